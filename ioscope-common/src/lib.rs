@@ -1,0 +1,6 @@
+//! What the probes and the collector share.
+#![no_std]
+
+mod wait_call;
+
+pub use wait_call::WaitCall;

@@ -1,0 +1,2 @@
+//! ioscope's probes.
+fn main() {}

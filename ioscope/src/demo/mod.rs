@@ -1,0 +1,1 @@
+//! Built-in loops: the programs that `ioscope demo` traces, and the tests measure against.

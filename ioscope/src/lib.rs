@@ -1,0 +1,5 @@
+//! ioscope: what an event loop is doing, seen from the kernel.
+
+pub mod demo;
+pub mod probe;
+pub mod runtime;

@@ -1,0 +1,2 @@
+//! The `ioscope` command.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Struct layouts and function signatures from the running kernel's BTF.

@@ -1,0 +1,1 @@
+//! Recognises event-loop runtimes from /proc facts.

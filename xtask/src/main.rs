@@ -1,0 +1,2 @@
+//! Every command that a maintainer of ioscope runs.
+fn main() {}
