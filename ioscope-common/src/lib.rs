@@ -1,6 +1,28 @@
-//! What the probes and the collector share.
-#![no_std]
+//! What ioscope's probes and its collector share: the loop's state machine, its histograms, the
+//! records of the stream and the maps' entries. Written once, run in the kernel, tested on the host.
+//!
+//! No `std`, no dependencies, no `unsafe`, and no panics: the BPF verifier would see them.
+#![cfg_attr(not(test), no_std)]
+#![expect(clippy::inline_always, reason = "a probe is one function: calls between BPF functions cost")]
 
+mod comm_pattern;
+mod config;
+mod control;
+mod event_loop;
+mod histogram;
+mod record;
 mod wait_call;
 
+pub use comm_pattern::{COMM_LEN, CommPatterns, PatternError};
+pub use config::{CGROUPS, Offsets, ProbeConfig, SYSCALLS, action, flag};
+pub use control::{Control, DIRECTORY_BLOCK, Drops, LoopSlot, PollerKey, PollerUsers, status};
+pub use event_loop::{
+    BLOCKERS, Block, Blocker, Counters, EINTR, ERRNOS, ETIME, ErrnoCount, Loop, NO_SYSCALL, NO_WAKEUP,
+    OpenInterval, POLLERS, PollerKind, PollerUse, STOPPED, State, Step, TIMEOUT_NEVER, TIMEOUT_UNKNOWN,
+    Transition, WaitArgs, Wake, WakerContext,
+};
+pub use histogram::{
+    COUNT_BUCKETS, Counts, DURATION_BUCKETS, Durations, Histogram, bucket_high, bucket_low, bucket_of,
+};
+pub use record::{BlockRecord, Iteration, kind};
 pub use wait_call::WaitCall;

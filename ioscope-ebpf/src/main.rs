@@ -1,2 +1,33 @@
-//! ioscope's probes.
+//! ioscope's probes: thin glue from a kernel hook's arguments to a step of the loop's state machine.
+//!
+//! Built for the BPF target by `cargo xtask build-ebpf`. On the host this compiles to an empty
+//! program, so that the workspace builds everywhere and clippy reads the probes too.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(not(target_arch = "bpf"), expect(dead_code, reason = "the host only checks this code"))]
+#![expect(unsafe_code, reason = "a probe reads the kernel's memory")]
+#![expect(clippy::inline_always, reason = "a probe is one function: calls between BPF functions cost")]
+
+mod diagnostics;
+mod kernel;
+mod loops;
+mod maps;
+mod process;
+mod rings;
+mod sched;
+mod seed;
+mod syscalls;
+mod targets;
+
+/// The helpers that the probes call need it.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[cfg(not(target_arch = "bpf"))]
 fn main() {}

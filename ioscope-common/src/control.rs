@@ -1,0 +1,113 @@
+//! What lies in the maps: the switches that the collector sets, the counts of what was dropped, and
+//! a loop's entry.
+
+use crate::{COMM_LEN, Loop, Wake};
+
+/// The collector's switches: one entry, mapped into its memory.
+#[derive(Clone, Copy)]
+#[cfg_attr(any(test, feature = "user"), derive(Debug))]
+#[repr(C)]
+pub struct Control {
+    /// Which loops stream their iterations: one of [`Control::STREAM_OFF`] and its siblings.
+    pub stream: u32,
+    /// Unused.
+    pub reserved: u32,
+    /// A loop duration from here on is a stall, in nanoseconds.
+    pub stall_threshold: u64,
+}
+
+impl Control {
+    /// No loop streams.
+    pub const STREAM_OFF: u32 = 0;
+    /// Every loop streams.
+    pub const STREAM_ALL: u32 = 1;
+    /// The loops that are marked stream.
+    pub const STREAM_MARKED: u32 = 2;
+}
+
+/// What was dropped, one entry per CPU.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(any(test, feature = "user"), derive(Debug))]
+#[repr(C)]
+pub struct Drops {
+    /// Records that found no place in the ring buffer.
+    pub ring_full: u64,
+    /// Threads that found no place in the map of loops.
+    pub loops_full: u64,
+    /// Processes that found no place in the map of targets.
+    pub targets_full: u64,
+    /// Threads whose number is beyond what the directory was made for.
+    pub out_of_directory: u64,
+    /// Wait calls of 32-bit programs, which are not traced.
+    pub compat_calls: u64,
+}
+
+/// Whether an entry of the map of loops is in use.
+pub mod status {
+    /// Free, or being prepared.
+    pub const FREE: u32 = 0;
+    /// A living thread's.
+    pub const LIVE: u32 = 1;
+    /// A thread's that has ended; the collector takes it over and frees it.
+    pub const ENDED: u32 = 2;
+}
+
+/// An entry of the map of loops.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub struct LoopSlot {
+    /// Odd while the machine is being written: a reader takes a copy, and takes it again when this
+    /// has changed meanwhile.
+    pub seq: u32,
+    /// One of [`status`].
+    pub status: u32,
+    /// The thread's process, in ioscope's pid namespace (0: not visible there).
+    pub tgid: u32,
+    /// The thread, in ioscope's pid namespace (0: not visible there).
+    pub tid: u32,
+    /// The process in its own, innermost pid namespace.
+    pub inner_tgid: u32,
+    /// The thread in its own, innermost pid namespace.
+    pub inner_tid: u32,
+    /// The thread in the initial pid namespace.
+    pub kernel_tid: u32,
+    /// Not 0: another thread of the process uses the poller too. Set by either, never reset.
+    pub shared: u32,
+    /// Not 0: the collector wants this loop's stream.
+    pub marked: u32,
+    /// Unused.
+    pub reserved: u32,
+    /// The thread's name when it was first seen.
+    pub comm: [u8; COMM_LEN],
+    /// The last wakeup: written by the waker's CPU.
+    pub wake: Wake,
+    /// The machine: written by the thread's own transitions.
+    pub machine: Loop,
+}
+
+/// A poller that a process's threads wait on: the key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct PollerKey {
+    /// The process, in the initial pid namespace.
+    pub tgid: u32,
+    /// A [`PollerKind`](crate::PollerKind).
+    pub kind: u32,
+    /// The file descriptor.
+    pub fd: i32,
+}
+
+/// A poller that a process's threads wait on: who does.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct PollerUsers {
+    /// The first user's place in the map of loops.
+    pub slot: u32,
+    /// The first user's thread, in the initial pid namespace.
+    pub kernel_tid: u32,
+    /// How many threads have come and not ended.
+    pub users: u32,
+}
+
+/// Entries of a block of the directory, which leads from a thread's number to its place.
+pub const DIRECTORY_BLOCK: usize = 1024;

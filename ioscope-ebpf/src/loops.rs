@@ -1,0 +1,297 @@
+//! From a thread to its loop, and the loop's steps.
+
+use core::sync::atomic::{Ordering, compiler_fence};
+
+use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_ringbuf_output};
+use ioscope_common::{
+    BlockRecord, Control, DIRECTORY_BLOCK, Iteration, LoopSlot, PollerKey, PollerKind, PollerUsers, Step,
+    Transition, kind, status,
+};
+
+use crate::{
+    kernel::{Task, process_numbers, thread_numbers},
+    maps::{CONTROL, DIRECTORY, FREE, LOOPS, POLLERS, STREAM, count_drop},
+};
+
+/// Nanoseconds of `CLOCK_MONOTONIC`.
+#[inline(always)]
+pub(crate) fn now() -> u64 {
+    // SAFETY: always allowed.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// A thread's loop.
+#[derive(Clone, Copy)]
+pub(crate) struct LoopRef {
+    entry: *mut LoopSlot,
+    slot: u32,
+}
+
+/// A field of a loop's entry that another CPU or user space may write.
+macro_rules! entry_field {
+    ($reference:expr, $($field:tt)+) => {{
+        // SAFETY: the pointer is an array entry's, which lives as long as the map.
+        unsafe { core::ptr::read_volatile(&raw const (*$reference.entry).$($field)+) }
+    }};
+}
+
+impl LoopRef {
+    /// The loop of the thread with this number, if it has one.
+    #[inline(always)]
+    pub(crate) fn of(pid: u32) -> Option<Self> {
+        let entry = directory_entry(pid)?;
+        // SAFETY: `directory_entry` points into an array entry.
+        let place = unsafe { core::ptr::read_volatile(entry) };
+        if place == 0 {
+            return None;
+        }
+        let slot = place - 1;
+        Some(Self { entry: LOOPS.get_ptr_mut(slot)?, slot })
+    }
+
+    /// The thread's loop, made if it has none. `None` when there is no room, which is counted.
+    #[inline(always)]
+    pub(crate) fn create(task: Task, pid: u32, now: u64) -> Option<Self> {
+        let Some(directory) = directory_entry(pid) else {
+            count_drop!(out_of_directory);
+            return None;
+        };
+        let Ok(Some(slot)) = FREE.pop() else {
+            count_drop!(loops_full);
+            return None;
+        };
+        let entry = LOOPS.get_ptr_mut(slot)?;
+        let process = process_numbers(task);
+        let thread = thread_numbers(task);
+        // SAFETY: both pointers are into array entries; the place was free, so that nothing else
+        // writes there until the directory leads to it.
+        unsafe {
+            (*entry).tgid = process.ours;
+            (*entry).tid = thread.ours;
+            (*entry).inner_tgid = process.inner;
+            (*entry).inner_tid = thread.inner;
+            (*entry).kernel_tid = pid;
+            (*entry).comm = task.comm();
+            (*entry).machine.begin(slot, now);
+            compiler_fence(Ordering::SeqCst);
+            core::ptr::write_volatile(&raw mut (*entry).status, status::LIVE);
+            core::ptr::write_volatile(directory, slot + 1);
+        }
+        Some(Self { entry, slot })
+    }
+
+    /// Whether the thread is inside a wait call.
+    #[inline(always)]
+    pub(crate) fn in_wait(self) -> bool {
+        entry_field!(self, machine.in_wait) != 0
+    }
+
+    /// The ring that the present wait call waits on, by its address in the kernel; 0 for none.
+    #[inline(always)]
+    pub(crate) fn ring(self) -> u64 {
+        let poller = entry_field!(self, machine.poller);
+        // SAFETY: the pointer is an array entry's, and the index is checked.
+        unsafe { (*self.entry).machine.pollers.get(usize::from(poller)).map_or(0, |poller| poller.ring) }
+    }
+
+    /// What a step needs that is written elsewhere than by the thread itself.
+    #[inline(always)]
+    pub(crate) fn switch_in(self, now: u64) {
+        let wake = ioscope_common::Wake {
+            at: entry_field!(self, wake.at),
+            waker: entry_field!(self, wake.waker),
+            context: entry_field!(self, wake.context),
+        };
+        self.step(Transition::SwitchIn { wake, shared: entry_field!(self, shared) != 0 }, now);
+    }
+
+    /// The thread was woken.
+    #[inline(always)]
+    pub(crate) fn woken(self, waker: u32, context: u32, now: u64) {
+        // SAFETY: the pointer is an array entry's; the scheduler holds the woken thread's lock, so
+        // that there is one waker at a time.
+        unsafe {
+            core::ptr::write_volatile(&raw mut (*self.entry).wake.waker, waker);
+            core::ptr::write_volatile(&raw mut (*self.entry).wake.context, context);
+            core::ptr::write_volatile(&raw mut (*self.entry).wake.at, now);
+        }
+    }
+
+    /// Moves the thread on, and streams what is complete.
+    #[inline(always)]
+    pub(crate) fn step(self, transition: Transition, now: u64) -> Step {
+        let machine = self.begin_write();
+        let step = machine.step(transition, now);
+        self.end_write();
+        if step != Step::NOTHING {
+            self.after(step);
+        }
+        step
+    }
+
+    /// The thread was found asleep in a wait call.
+    #[inline(always)]
+    pub(crate) fn found_asleep(self, args: &ioscope_common::WaitArgs, tgid: u32) {
+        let machine = self.begin_write();
+        let step = machine.found_asleep(args);
+        self.end_write();
+        if step.has(Step::NEW_POLLER) {
+            self.use_poller(tgid, args.poller, args.fd);
+        }
+    }
+
+    /// From here to [`Self::end_write`] a reader in user space knows that it must look again.
+    #[inline(always)]
+    fn begin_write<'a>(self) -> &'a mut ioscope_common::Loop {
+        self.add_to_seq();
+        compiler_fence(Ordering::SeqCst);
+        // SAFETY: the pointer is an array entry's. Only the thread's own transitions write here, and
+        // they come one after the other.
+        unsafe { &mut (*self.entry).machine }
+    }
+
+    #[inline(always)]
+    fn end_write(self) {
+        compiler_fence(Ordering::SeqCst);
+        self.add_to_seq();
+    }
+
+    #[inline(always)]
+    fn add_to_seq(self) {
+        let seq = entry_field!(self, seq);
+        // SAFETY: as above.
+        unsafe { core::ptr::write_volatile(&raw mut (*self.entry).seq, seq.wrapping_add(1)) };
+    }
+
+    #[inline(always)]
+    fn after(self, step: Step) {
+        if step.has(Step::IMPOSSIBLE) {
+            crate::diagnostics::impossible_transition(entry_field!(self, tid));
+        }
+        let Some(control) = CONTROL.get_ptr(0) else {
+            return;
+        };
+        // SAFETY: the pointer is an array entry's.
+        let stream = unsafe { core::ptr::read_volatile(&raw const (*control).stream) };
+        if stream == Control::STREAM_OFF
+            || (stream == Control::STREAM_MARKED && entry_field!(self, marked) == 0)
+        {
+            return;
+        }
+        if step.has(Step::ITERATION) {
+            // SAFETY: the record lies in the loop's entry.
+            emit(unsafe { (&raw const (*self.entry).machine.last).cast::<u8>() }, size_of::<Iteration>());
+        } else if step.has(Step::BLOCK) {
+            let record = BlockRecord {
+                kind: kind::BLOCK,
+                reserved: [0; 3],
+                slot: self.slot,
+                block: entry_field!(self, machine.last_block),
+            };
+            emit((&raw const record).cast(), size_of::<BlockRecord>());
+        }
+    }
+
+    /// The thread waits on a poller for the first time: tells it and the others that they share it.
+    #[inline(always)]
+    pub(crate) fn use_poller(self, tgid: u32, poller: PollerKind, fd: i32) {
+        if !matches!(poller, PollerKind::Epoll | PollerKind::Ring) {
+            return;
+        }
+        let key = PollerKey { tgid, kind: poller as u32, fd };
+        let kernel_tid = entry_field!(self, kernel_tid);
+        let first = PollerUsers { slot: self.slot, kernel_tid, users: 1 };
+        let Some(users) = POLLERS.get_ptr_mut(key) else {
+            let _ = POLLERS.insert(key, first, 0);
+            return;
+        };
+        // SAFETY: the pointers are map entries'. The counts are approximate when threads register at
+        // the same time; what follows from them is a mark that is only ever set.
+        unsafe {
+            let other = LOOPS.get_ptr_mut((*users).slot);
+            let alive = other.is_some_and(|other| {
+                (*other).kernel_tid == (*users).kernel_tid
+                    && (*other).status == status::LIVE
+                    && (*other).machine.fd == fd
+            });
+            if (*users).users <= 1 && !alive {
+                // The descriptor's number was used for another poller before.
+                *users = first;
+                return;
+            }
+            (*users).users += 1;
+            core::ptr::write_volatile(&raw mut (*self.entry).shared, 1);
+            if let Some(other) = other
+                && alive
+            {
+                core::ptr::write_volatile(&raw mut (*other).shared, 1);
+            }
+        }
+    }
+
+    /// The thread has ended: its loop stays for the collector to read, and is out of reach.
+    #[inline(always)]
+    pub(crate) fn end(self, tgid: u32, pid: u32, now: u64) {
+        self.step(Transition::End, now);
+        for at in 0..ioscope_common::POLLERS {
+            // SAFETY: the pointer is an array entry's, and the index is in range.
+            let (kind, fd) =
+                unsafe { ((*self.entry).machine.pollers[at].kind, (*self.entry).machine.pollers[at].fd) };
+            let key = PollerKey { tgid, kind, fd };
+            if let Some(users) = POLLERS.get_ptr_mut(key) {
+                // SAFETY: a map entry's pointer.
+                unsafe {
+                    if (*users).users <= 1 {
+                        let _ = POLLERS.remove(key);
+                    } else {
+                        (*users).users -= 1;
+                    }
+                }
+            }
+        }
+        if let Some(directory) = directory_entry(pid) {
+            // SAFETY: both pointers are into array entries.
+            unsafe {
+                core::ptr::write_volatile(directory, 0);
+                compiler_fence(Ordering::SeqCst);
+                core::ptr::write_volatile(&raw mut (*self.entry).status, status::ENDED);
+            }
+        }
+    }
+}
+
+/// Where the directory says which place a thread's loop has.
+#[inline(always)]
+fn directory_entry(pid: u32) -> Option<*mut u32> {
+    let block = DIRECTORY.get_ptr_mut(pid / DIRECTORY_BLOCK as u32)?;
+    // SAFETY: the index is within the block.
+    Some(unsafe { (&raw mut (*block)).cast::<u32>().add(pid as usize % DIRECTORY_BLOCK) })
+}
+
+/// `BPF_RB_NO_WAKEUP`: the collector comes by itself. `include/uapi/linux/bpf.h`.
+const NO_WAKEUP: u64 = 1;
+
+#[inline(always)]
+fn emit(record: *const u8, size: usize) {
+    // SAFETY: the record is readable for its size: a map entry's or the stack's.
+    let failed = unsafe {
+        bpf_ringbuf_output(
+            (&raw const STREAM).cast_mut().cast(),
+            record.cast_mut().cast(),
+            size as u64,
+            NO_WAKEUP,
+        )
+    };
+    if failed != 0 {
+        count_drop!(ring_full);
+    }
+}
+
+/// From which loop duration on a slice is a stall, in nanoseconds.
+#[inline(always)]
+pub(crate) fn stall_threshold() -> u64 {
+    // SAFETY: an array entry's pointer.
+    CONTROL.get_ptr(0).map_or(u64::MAX, |control| unsafe {
+        core::ptr::read_volatile(&raw const (*control).stall_threshold)
+    })
+}

@@ -1,0 +1,77 @@
+//! The maps, and the read-only configuration.
+
+use aya_ebpf::{
+    Global,
+    macros::map,
+    maps::{Array, HashMap, PerCpuArray, RingBuf, Stack},
+};
+use ioscope_common::{
+    CommPatterns, Control, DIRECTORY_BLOCK, Drops, LoopSlot, PollerKey, PollerUsers, ProbeConfig,
+};
+
+/// `BPF_F_MMAPABLE`: user space maps the array into its memory. Since Linux 5.5,
+/// `include/uapi/linux/bpf.h`.
+const MMAPABLE: u32 = 1 << 10;
+
+/// Set by the loader; the verifier knows every value in it.
+#[unsafe(no_mangle)]
+pub(crate) static CONFIG: Global<ProbeConfig> = Global::new(ProbeConfig::NONE);
+
+/// One field of the configuration.
+macro_rules! config {
+    ($($field:tt)+) => {{
+        let base: *const ioscope_common::ProbeConfig = (&raw const $crate::maps::CONFIG).cast();
+        // SAFETY: `Global` is a transparent wrapper around the configuration, which is plain data.
+        // The read is volatile because the loader, not the compiler, knows the value.
+        unsafe { core::ptr::read_volatile(&raw const (*base).$($field)+) }
+    }};
+}
+pub(crate) use config;
+
+/// The collector's switches: one entry.
+#[map]
+pub(crate) static CONTROL: Array<Control> = Array::with_max_entries(1, MMAPABLE);
+
+/// What was dropped, one entry per CPU.
+#[map]
+pub(crate) static DROPS: PerCpuArray<Drops> = PerCpuArray::with_max_entries(1, 0);
+
+/// The loops. The loader gives it its size.
+#[map]
+pub(crate) static LOOPS: Array<LoopSlot> = Array::with_max_entries(1, MMAPABLE);
+
+/// Where a thread's loop is: its place in [`LOOPS`] plus one, by the thread's number, in blocks.
+/// Indexed, not hashed: it is read at every context switch and at every wait call of the machine.
+#[map]
+pub(crate) static DIRECTORY: Array<[u32; DIRECTORY_BLOCK]> = Array::with_max_entries(1, MMAPABLE);
+
+/// The free places in [`LOOPS`].
+#[map]
+pub(crate) static FREE: Stack<u32> = Stack::with_max_entries(1, 0);
+
+/// The target processes, by their number in ioscope's pid namespace.
+#[map]
+pub(crate) static TARGETS: HashMap<u32, u8> = HashMap::with_max_entries(16_384, 0);
+
+/// What target processes are called.
+#[map]
+pub(crate) static COMM_PATTERNS: Array<CommPatterns> = Array::with_max_entries(1, 0);
+
+/// Who waits on which poller.
+#[map]
+pub(crate) static POLLERS: HashMap<PollerKey, PollerUsers> = HashMap::with_max_entries(16_384, 0);
+
+/// The stream.
+#[map]
+pub(crate) static STREAM: RingBuf = RingBuf::with_byte_size(4096, 0);
+
+/// Adds one to a drop count.
+macro_rules! count_drop {
+    ($field:ident) => {
+        if let Some(drops) = $crate::maps::DROPS.get_ptr_mut(0) {
+            // SAFETY: the pointer is this CPU's entry, which lives as long as the map.
+            unsafe { (*drops).$field += 1 };
+        }
+    };
+}
+pub(crate) use count_drop;

@@ -1,0 +1,108 @@
+//! The scheduler: when a loop's thread leaves and gets its CPU, and who wakes it.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    helpers::generated::{bpf_get_smp_processor_id, bpf_task_pt_regs},
+    macros::btf_tracepoint,
+    programs::BtfTracePointContext,
+};
+use ioscope_common::{NO_SYSCALL, STOPPED, SYSCALLS, Transition, WakerContext, action, flag};
+
+use crate::{
+    kernel::{Task, read_kernel, thread_number},
+    loops::{LoopRef, now},
+    maps::config,
+    syscalls::{Registers, action_of},
+};
+
+/// `__TASK_STOPPED` and `__TASK_TRACED`, include/linux/sched.h.
+const STOPPED_OR_TRACED: u32 = 0x4 | 0x8;
+
+/// A context switch.
+#[btf_tracepoint(function = "sched_switch")]
+pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
+    let previous = Task::from_argument(ctx.arg::<*const c_void>(1));
+    let next = Task::from_argument(ctx.arg::<*const c_void>(2));
+    let leaving = LoopRef::of(previous.pid());
+    let coming = LoopRef::of(next.pid());
+    if leaving.is_none() && coming.is_none() {
+        return 0;
+    }
+    let now = now();
+    if let Some(leaving) = leaving {
+        // A preempted thread is runnable, whatever it was about to become.
+        let preempted = ctx.arg::<u64>(0) & 0xff != 0;
+        let state = if preempted {
+            0
+        } else if config!(flags) & flag::SWITCH_STATE != 0 {
+            ctx.arg::<u32>(3)
+        } else {
+            previous.state()
+        };
+        let asleep = state != 0;
+        let (syscall, futex) =
+            if asleep && !leaving.in_wait() { sleeps_in(previous, state) } else { (NO_SYSCALL, false) };
+        leaving.step(Transition::SwitchOut { asleep, syscall, futex }, now);
+    }
+    if let Some(coming) = coming {
+        coming.switch_in(now);
+    }
+    0
+}
+
+/// The system call that a thread sleeps in, and whether it is a futex wait.
+#[inline(always)]
+fn sleeps_in(task: Task, state: u32) -> (i32, bool) {
+    if state & STOPPED_OR_TRACED != 0 {
+        return (STOPPED, false);
+    }
+    let number = saved_registers(task).syscall();
+    if number >= SYSCALLS as u32 || task.in_compat_syscall() {
+        return (NO_SYSCALL, false);
+    }
+    (number as i32, action_of(number) == action::FUTEX)
+}
+
+/// The registers that a thread entered the kernel with. The helper exists since Linux 5.15.
+#[inline(always)]
+pub(crate) fn saved_registers(task: Task) -> Registers {
+    // SAFETY: the verifier knows the pointer as a task's.
+    Registers::from_argument(unsafe { bpf_task_pt_regs(task.as_ptr().cast_mut().cast()) } as *const c_void)
+}
+
+/// A sleeping thread is about to be made runnable.
+#[btf_tracepoint(function = "sched_waking")]
+pub fn sched_waking(ctx: BtfTracePointContext) -> i32 {
+    let woken = Task::from_argument(ctx.arg::<*const c_void>(0));
+    if let Some(woken) = LoopRef::of(woken.pid()) {
+        let current = Task::current();
+        woken.woken(thread_number(current), waker_context(current) as u32, now());
+    }
+    0
+}
+
+#[inline(always)]
+fn waker_context(current: Task) -> WakerContext {
+    match preempt_count(current) {
+        Some(count) if count & config!(interrupt_mask) != 0 => WakerContext::Interrupt,
+        Some(count) if count & config!(soft_interrupt_mask) != 0 => WakerContext::SoftInterrupt,
+        // The idle task wakes nobody of its own.
+        _ if current.pid() == 0 => WakerContext::Interrupt,
+        _ => WakerContext::Thread,
+    }
+}
+
+#[inline(always)]
+fn preempt_count(current: Task) -> Option<u32> {
+    if config!(flags) & flag::PREEMPT_IN_TASK != 0 {
+        return Some(current.preempt_count());
+    }
+    if config!(flags) & flag::PREEMPT_PER_CPU == 0 {
+        return None;
+    }
+    // SAFETY: always allowed.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    let base = read_kernel::<u64>(config!(per_cpu_offsets) + u64::from(cpu) * 8)?;
+    read_kernel(base.wrapping_add(config!(preempt_count)))
+}

@@ -1,0 +1,281 @@
+//! Wait calls, seen at the system calls' entry and exit tracepoints.
+//!
+//! Both tracepoints fire for every system call of the machine, so the test of the number comes
+//! first and nothing before it.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use ioscope_common::{
+    PollerKind, SYSCALLS, Step, TIMEOUT_NEVER, TIMEOUT_UNKNOWN, Transition, WaitArgs, WaitCall, action, flag,
+};
+
+use crate::{
+    kernel::{Task, read_user},
+    loops::{LoopRef, now, stall_threshold},
+    maps::{config, count_drop},
+    rings,
+    targets::is_current_target,
+};
+
+/// What a system call's number means.
+#[inline(always)]
+pub(crate) fn action_of(number: u32) -> u8 {
+    if number < SYSCALLS as u32 { config!(actions[number as usize]) } else { action::NONE }
+}
+
+/// The saved registers of a system call.
+#[derive(Clone, Copy)]
+pub(crate) struct Registers(*const u8);
+
+impl Registers {
+    /// From a pointer that the verifier knows as `struct pt_regs`.
+    #[inline(always)]
+    pub(crate) const fn from_argument(regs: *const c_void) -> Self {
+        Self(regs.cast())
+    }
+
+    #[inline(always)]
+    fn read<T: Copy>(self, offset: u32) -> T {
+        // SAFETY: the offset is a register's, from this kernel's type information, and the verifier
+        // checks the access.
+        unsafe { core::ptr::read_volatile(self.0.add(offset as usize).cast()) }
+    }
+
+    /// The number of the system call: 8 bytes on x86_64, 4 on aarch64, of which 4 are used.
+    #[inline(always)]
+    pub(crate) fn syscall(self) -> u32 {
+        self.read(config!(offsets.regs_syscall))
+    }
+}
+
+/// An argument of the system call.
+macro_rules! argument {
+    ($registers:expr, $index:literal) => {
+        $registers.read::<u64>(config!(offsets.regs_args[$index]))
+    };
+}
+
+/// Every system call's entry.
+#[btf_tracepoint(function = "sys_enter")]
+pub fn sys_enter(ctx: BtfTracePointContext) -> i32 {
+    // A number beyond 32 bits is none: the kernel looks at the lower half only.
+    let action = action_of(ctx.arg::<u32>(1));
+    if action == action::NONE || action > action::LAST {
+        return 0;
+    }
+    on_enter(action, Registers::from_argument(ctx.arg(0)));
+    0
+}
+
+#[inline(always)]
+fn on_enter(action: u8, registers: Registers) {
+    let task = Task::current();
+    let pid = task.pid();
+    let known = LoopRef::of(pid);
+    let Some(call) = WaitCall::from_number(action) else {
+        if let Some(known) = known {
+            let transition =
+                if action == action::RESUME { Transition::Resume } else { Transition::HandlerDone };
+            known.step(transition, now());
+        }
+        return;
+    };
+    if known.is_none() && !is_current_target(task) {
+        return;
+    }
+    if task.in_compat_syscall() {
+        count_drop!(compat_calls);
+        return;
+    }
+    let now = now();
+    let Some(this) = known.or_else(|| LoopRef::create(task, pid, now)) else {
+        return;
+    };
+    if !waits(call, registers) {
+        this.step(Transition::Submit, now);
+        return;
+    }
+    let args = arguments(call, task, registers, read_user_timeout, now);
+    let step = this.step(Transition::Enter { args, stall_threshold: stall_threshold() }, now);
+    if step.has(Step::NEW_POLLER) {
+        this.use_poller(task.tgid(), args.poller, args.fd);
+    }
+}
+
+/// Every system call's exit.
+#[btf_tracepoint(function = "sys_exit")]
+pub fn sys_exit(ctx: BtfTracePointContext) -> i32 {
+    let action = action_of(Registers::from_argument(ctx.arg(0)).syscall());
+    if action == action::NONE || action > action::RESUME {
+        return 0;
+    }
+    let Some(this) = LoopRef::of(Task::current().pid()) else {
+        return 0;
+    };
+    if this.in_wait() {
+        let ring = if config!(flags) & flag::RINGS == 0 { 0 } else { this.ring() };
+        let posted = if ring == 0 { 0 } else { rings::posted(ring) };
+        this.step(Transition::Return { result: ctx.arg::<i64>(1), posted }, now());
+    }
+    0
+}
+
+// Flags of io_uring_enter: include/uapi/linux/io_uring.h.
+const IORING_ENTER_GETEVENTS: u64 = 1 << 0;
+const IORING_ENTER_EXT_ARG: u64 = 1 << 3;
+const IORING_ENTER_REGISTERED_RING: u64 = 1 << 4;
+const IORING_ENTER_ABS_TIMER: u64 = 1 << 5;
+const IORING_ENTER_EXT_ARG_REG: u64 = 1 << 6;
+
+/// Whether the call waits: `io_uring_enter` does so on demand only.
+#[inline(always)]
+pub(crate) fn waits(call: WaitCall, registers: Registers) -> bool {
+    !matches!(call, WaitCall::IoUringEnter) || argument!(registers, 3) & IORING_ENTER_GETEVENTS != 0
+}
+
+/// Of the program that runs.
+#[inline(always)]
+fn read_user_timeout(address: u64) -> Option<[i64; 2]> {
+    read_user(address)
+}
+
+/// A wait call's arguments, from its registers and the program's memory.
+#[inline(always)]
+pub(crate) fn arguments(
+    call: WaitCall,
+    task: Task,
+    registers: Registers,
+    read: impl Fn(u64) -> Option<[i64; 2]>,
+    now: u64,
+) -> WaitArgs {
+    let mut args = WaitArgs {
+        call,
+        poller: PollerKind::Set,
+        fd: -1,
+        max_events: 0,
+        timeout: TIMEOUT_UNKNOWN,
+        ring: 0,
+        posted: 0,
+    };
+    match call {
+        WaitCall::EpollWait | WaitCall::EpollPwait | WaitCall::EpollPwait2 => {
+            args.poller = PollerKind::Epoll;
+            args.fd = argument!(registers, 0) as i32;
+            args.max_events = argument!(registers, 2) as u32;
+            args.timeout = if matches!(call, WaitCall::EpollPwait2) {
+                time(argument!(registers, 3), NANOSECOND, read)
+            } else {
+                milliseconds(argument!(registers, 3))
+            };
+        }
+        WaitCall::Poll => {
+            args.max_events = argument!(registers, 1) as u32;
+            args.timeout = milliseconds(argument!(registers, 2));
+        }
+        WaitCall::Ppoll => {
+            args.max_events = argument!(registers, 1) as u32;
+            args.timeout = time(argument!(registers, 2), NANOSECOND, read);
+        }
+        WaitCall::Select => {
+            args.max_events = argument!(registers, 0) as u32;
+            args.timeout = time(argument!(registers, 4), MICROSECOND, read);
+        }
+        WaitCall::Pselect6 => {
+            args.max_events = argument!(registers, 0) as u32;
+            args.timeout = time(argument!(registers, 4), NANOSECOND, read);
+        }
+        WaitCall::IoGetevents | WaitCall::IoPgetevents => {
+            args.poller = PollerKind::Aio;
+            args.max_events = argument!(registers, 2) as u32;
+            // It returns at once when it needs no event.
+            args.timeout = if argument!(registers, 1) == 0 {
+                0
+            } else {
+                time(argument!(registers, 4), NANOSECOND, read)
+            };
+        }
+        WaitCall::IoUringEnter => ring_arguments(&mut args, task, registers, read, now),
+    }
+    args
+}
+
+#[inline(always)]
+fn ring_arguments(
+    args: &mut WaitArgs,
+    task: Task,
+    registers: Registers,
+    read: impl Fn(u64) -> Option<[i64; 2]>,
+    now: u64,
+) {
+    let flags = argument!(registers, 3);
+    let registered = flags & IORING_ENTER_REGISTERED_RING != 0;
+    args.poller = if registered { PollerKind::RegisteredRing } else { PollerKind::Ring };
+    args.fd = argument!(registers, 0) as i32;
+    args.timeout = if argument!(registers, 2) == 0 {
+        0
+    } else if flags & IORING_ENTER_EXT_ARG_REG != 0 {
+        TIMEOUT_UNKNOWN
+    } else if flags & IORING_ENTER_EXT_ARG != 0 {
+        // struct io_uring_getevents_arg: its second half is two 32-bit numbers and the address of
+        // a timespec.
+        match read(argument!(registers, 4) + 8) {
+            Some([_, address]) => {
+                let timeout = time(address as u64, NANOSECOND, read);
+                if flags & IORING_ENTER_ABS_TIMER != 0 && timeout > 0 {
+                    let left = timeout - now as i64;
+                    if left > 0 { left } else { 0 }
+                } else {
+                    timeout
+                }
+            }
+            None => TIMEOUT_UNKNOWN,
+        }
+    } else {
+        TIMEOUT_NEVER
+    };
+    if config!(flags) & flag::RINGS != 0 {
+        args.ring = rings::ring_of(task, args.fd as u32, registered);
+        if args.ring != 0 {
+            args.posted = rings::posted(args.ring);
+        }
+    }
+}
+
+/// A timeout in milliseconds, an `int`: negative is never.
+#[inline(always)]
+const fn milliseconds(timeout: u64) -> i64 {
+    let timeout = timeout as i32;
+    if timeout < 0 { TIMEOUT_NEVER } else { timeout as i64 * 1_000_000 }
+}
+
+const NANOSECOND: i64 = 1;
+const MICROSECOND: i64 = 1_000;
+
+/// A timeout in the program's memory: seconds and a fraction in this unit; no address is never.
+#[inline(always)]
+fn time(address: u64, unit: i64, read: impl Fn(u64) -> Option<[i64; 2]>) -> i64 {
+    if address == 0 {
+        return TIMEOUT_NEVER;
+    }
+    match read(address) {
+        // What does not fit into 64 bits of nanoseconds does not end either.
+        Some([seconds, fraction]) if (0..9_000_000_000).contains(&seconds) => {
+            seconds * 1_000_000_000 + fraction * unit
+        }
+        Some([seconds, _]) if seconds >= 0 => TIMEOUT_NEVER,
+        _ => TIMEOUT_UNKNOWN,
+    }
+}
+
+/// Nothing, at every system call's entry: what the hook itself costs.
+#[btf_tracepoint(function = "sys_enter")]
+pub fn empty_enter(_ctx: BtfTracePointContext) -> i32 {
+    0
+}
+
+/// Nothing, at every system call's exit.
+#[btf_tracepoint(function = "sys_exit")]
+pub fn empty_exit(_ctx: BtfTracePointContext) -> i32 {
+    0
+}

@@ -1,0 +1,69 @@
+//! What a source hands the model: the same from a live session and from a recording.
+
+use std::sync::Arc;
+
+use ioscope_common::{Block, Drops, Iteration, Loop, Wake};
+
+/// A loop's name within one run. Never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LoopId(pub u64);
+
+/// Who a loop is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The process, in ioscope's pid namespace (0: it is not visible there).
+    pub pid: u32,
+    /// The thread, in ioscope's pid namespace (0: it is not visible there).
+    pub tid: u32,
+    /// Process and thread in their own pid namespace, where that is another one.
+    pub inner: Option<(u32, u32)>,
+    /// The thread's name.
+    pub comm: String,
+    /// The process's name.
+    pub process: String,
+    /// The event-loop runtime, by its name in the table of runtimes.
+    pub runtime: Option<&'static str>,
+}
+
+/// A copy of a loop's state at one moment.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// Which loop.
+    pub id: LoopId,
+    /// Who it is.
+    pub identity: Arc<Identity>,
+    /// The last wakeup that it was given.
+    pub wake: Wake,
+    /// Whether another thread of the process uses its poller too.
+    pub shared: bool,
+    /// Where it is, and all that was counted.
+    pub machine: Box<Loop>,
+}
+
+/// What tracing costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Time spent in the probes, in nanoseconds; `None` unless the kernel measures it.
+    pub bpf_ns: Option<u64>,
+    /// CPU time of ioscope itself, in nanoseconds.
+    pub collector_cpu_ns: u64,
+}
+
+/// All that happened since the batch before.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// When it was taken, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub at: u64,
+    /// The loops that could be read.
+    pub samples: Vec<Sample>,
+    /// The loops whose last sample this was.
+    pub ended: Vec<LoopId>,
+    /// Complete iterations, of the loops that stream; in order of time for each loop.
+    pub iterations: Vec<(LoopId, Iteration)>,
+    /// Sleeps outside wait calls, of the loops that stream.
+    pub blocks: Vec<(LoopId, Block)>,
+    /// What was dropped so far.
+    pub drops: Drops,
+    /// What tracing has cost so far.
+    pub cost: Cost,
+}

@@ -1,0 +1,171 @@
+//! Pure data and arithmetic: loops, what they did, what they do now. No clock and no input or output:
+//! batches come in, and everything else is asked of it.
+
+mod batch;
+mod distribution;
+mod stats;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use ioscope_common::{Drops, Loop, NO_SYSCALL, STOPPED};
+
+pub use batch::{Batch, Cost, Identity, LoopId, Sample};
+pub use distribution::Distribution;
+pub use stats::{Poller, Present, Stats, TimeNs};
+
+/// Everything known of one loop.
+#[derive(Clone, Debug)]
+pub struct LoopModel {
+    /// Its name in this run.
+    pub id: LoopId,
+    /// Who it is.
+    pub identity: Arc<Identity>,
+    /// Whether its thread has ended.
+    pub ended: bool,
+    /// What it did.
+    pub stats: Stats,
+    /// What it does.
+    pub present: Present,
+    /// The copy that these were made of.
+    raw: Box<Loop>,
+}
+
+impl LoopModel {
+    /// Whether the thread has shown itself to be a loop: one that was only seen to submit to a ring
+    /// has not.
+    pub fn is_loop(&self) -> bool {
+        self.raw.call != 0
+    }
+
+    /// The wait call that it is in, or was in last.
+    pub fn wait_call(&self) -> Option<ioscope_common::WaitCall> {
+        ioscope_common::WaitCall::from_number(self.raw.call)
+    }
+
+    /// How long the present slice has lasted, if it is a stall by this threshold, in nanoseconds.
+    pub fn ongoing_stall(&self, threshold: Duration) -> Option<u64> {
+        self.present.slice_ns.filter(|ns| !self.ended && u128::from(*ns) >= threshold.as_nanos())
+    }
+}
+
+/// Everything known in a run.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// From this loop duration on it is a stall.
+    pub stall_threshold: Duration,
+    started_at: Option<u64>,
+    now: u64,
+    drops: Drops,
+    cost: Cost,
+    loops: BTreeMap<LoopId, LoopModel>,
+}
+
+impl Model {
+    /// Nothing yet.
+    pub const fn new(stall_threshold: Duration) -> Self {
+        Self {
+            stall_threshold,
+            started_at: None,
+            now: 0,
+            drops: Drops {
+                ring_full: 0,
+                loops_full: 0,
+                targets_full: 0,
+                out_of_directory: 0,
+                compat_calls: 0,
+            },
+            cost: Cost { bpf_ns: None, collector_cpu_ns: 0 },
+            loops: BTreeMap::new(),
+        }
+    }
+
+    /// Takes in a batch. Batches come in the order of their time.
+    pub fn apply(&mut self, batch: &Batch) {
+        self.started_at.get_or_insert(batch.at);
+        self.now = batch.at;
+        self.drops = batch.drops;
+        self.cost = batch.cost;
+        for sample in &batch.samples {
+            self.take_sample(sample, batch.at);
+        }
+        for id in &batch.ended {
+            if let Some(model) = self.loops.get_mut(id) {
+                model.ended = true;
+            }
+        }
+    }
+
+    fn take_sample(&mut self, sample: &Sample, at: u64) {
+        let Sample { id, identity, wake, shared, machine } = sample;
+        let until = if machine.ended == 0 { at.max(machine.since) } else { machine.ended };
+        let open = machine.open_interval(*wake, *shared, until);
+        let present = Present::of(machine, *wake, *shared, until);
+        match self.loops.get_mut(id) {
+            Some(model) => {
+                // A thread that was found asleep may turn out to begin later.
+                model.stats.from = machine.born;
+                model.stats.update(machine, Some(&model.raw), &open, until);
+                model.identity = Arc::clone(identity);
+                model.present = present;
+                model.raw.clone_from(machine);
+            }
+            None => {
+                let mut stats = Stats::new(machine.born);
+                stats.update(machine, None, &open, until);
+                let model = LoopModel {
+                    id: *id,
+                    identity: Arc::clone(identity),
+                    ended: false,
+                    stats,
+                    present,
+                    raw: machine.clone(),
+                };
+                self.loops.insert(*id, model);
+            }
+        }
+    }
+
+    /// The loops, in the order in which they were found.
+    pub fn loops(&self) -> impl Iterator<Item = &LoopModel> {
+        self.loops.values().filter(|model| model.is_loop())
+    }
+
+    /// A loop.
+    pub fn get(&self, id: LoopId) -> Option<&LoopModel> {
+        self.loops.get(&id)
+    }
+
+    /// Forgets the loops that have ended: a run that is watched for days keeps what lives.
+    pub fn forget_ended(&mut self) {
+        self.loops.retain(|_, model| !model.ended);
+    }
+
+    /// When the last batch was taken, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub const fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// Nanoseconds from the first batch to the last.
+    pub fn elapsed_ns(&self) -> u64 {
+        self.started_at.map_or(0, |started_at| self.now.saturating_sub(started_at))
+    }
+
+    /// What was dropped.
+    pub const fn drops(&self) -> &Drops {
+        &self.drops
+    }
+
+    /// What tracing has cost.
+    pub const fn cost(&self) -> Cost {
+        self.cost
+    }
+}
+
+/// What a thread sleeps in, when it is not a system call that has a name of its own.
+pub const fn special_syscall(number: i32) -> Option<&'static str> {
+    match number {
+        STOPPED => Some("stopped"),
+        NO_SYSCALL => Some("no system call"),
+        _ => None,
+    }
+}

@@ -1,0 +1,234 @@
+//! What is known of one loop.
+
+use ioscope_common::{Blocker, Counters, ErrnoCount, Loop, OpenInterval, PollerKind, State, WaitCall, Wake};
+
+use super::distribution::Distribution;
+
+/// Time per state, in nanoseconds, by [`State`]'s number.
+pub type TimeNs = [u64; State::COUNT];
+
+/// A poller and how often it was waited on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Poller {
+    /// What it is.
+    pub kind: PollerKind,
+    /// Its file descriptor (a registered ring's index), or −1.
+    pub fd: i32,
+    /// How many wait calls on it returned.
+    pub iterations: u64,
+}
+
+/// All counts of a loop up to one moment. Two of them differ by what happened in between.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// When the loop was first seen, or where a difference begins.
+    pub from: u64,
+    /// The moment, or the loop's end.
+    pub until: u64,
+    /// Time per state from one to the other: it adds up to the difference.
+    pub time_ns: TimeNs,
+    /// Counters.
+    pub counters: Counters,
+    /// Pollers.
+    pub pollers: Vec<Poller>,
+    /// What it was BLOCKED in, the longest total first.
+    pub blockers: Vec<Blocker>,
+    /// What found no place among these.
+    pub other_blockers: Option<Blocker>,
+    /// The errnos that wait calls failed with, `EINTR` apart.
+    pub errnos: Vec<ErrnoCount>,
+    /// Loop durations.
+    pub loop_duration: Distribution,
+    /// Wakeup latencies.
+    pub wakeup_latency: Distribution,
+    /// Run-queue delays.
+    pub run_queue_delay: Distribution,
+    /// Poll delays.
+    pub poll_delay: Distribution,
+    /// Ready events per wakeup.
+    pub ready_per_wakeup: Distribution,
+}
+
+impl Stats {
+    /// How many wait calls returned.
+    pub fn iterations(&self) -> u64 {
+        self.counters.returns.iter().sum()
+    }
+
+    /// Nanoseconds from first to last.
+    pub const fn elapsed_ns(&self) -> u64 {
+        self.until.saturating_sub(self.from)
+    }
+
+    /// Nanoseconds in a state.
+    pub const fn time_in(&self, state: State) -> u64 {
+        self.time_ns[state as usize]
+    }
+
+    /// The share of time that the loop was not idle: 0 to 1.
+    pub fn utilisation(&self) -> f64 {
+        let elapsed = self.elapsed_ns();
+        if elapsed == 0 {
+            return 0.0;
+        }
+        let idle = self.time_in(State::Waiting) + self.time_in(State::Parked);
+        1.0 - idle as f64 / elapsed as f64
+    }
+
+    /// A count over this span, per second.
+    pub fn per_second(&self, count: u64) -> f64 {
+        let elapsed = self.elapsed_ns();
+        if elapsed == 0 { 0.0 } else { count as f64 * 1e9 / elapsed as f64 }
+    }
+
+    /// The wait call that returned most often.
+    pub fn main_wait_call(&self) -> Option<WaitCall> {
+        WaitCall::ALL
+            .into_iter()
+            .filter(|call| self.counters.returns[call.index()] > 0)
+            .max_by_key(|call| self.counters.returns[call.index()])
+    }
+
+    /// Takes in a newer copy of the same loop; `raw` is the one that was taken in before.
+    pub(super) fn update(&mut self, now: &Loop, raw: Option<&Loop>, open: &OpenInterval, until: u64) {
+        self.until = until;
+        self.time_ns = now.time_ns;
+        self.time_ns[open.state as usize] += open.ns;
+        self.time_ns[State::Ready as usize] += open.ready_ns;
+        self.counters = now.counters;
+        self.pollers = now
+            .pollers
+            .iter()
+            .filter_map(|poller| {
+                let kind = u8::try_from(poller.kind).ok().and_then(PollerKind::from_number)?;
+                Some(Poller { kind, fd: poller.fd, iterations: poller.iterations })
+            })
+            .collect();
+        self.blockers = now.blockers.iter().filter(|blocker| blocker.count > 0).copied().collect();
+        self.blockers.sort_by_key(|blocker| std::cmp::Reverse(blocker.total_ns));
+        self.other_blockers = Some(now.other_blockers).filter(|blocker| blocker.count > 0);
+        self.errnos = now.errnos.iter().filter(|entry| entry.count > 0).copied().collect();
+        self.loop_duration.add_since(&now.loop_duration, raw.map(|raw| &raw.loop_duration));
+        self.wakeup_latency.add_since(&now.wakeup_latency, raw.map(|raw| &raw.wakeup_latency));
+        self.run_queue_delay.add_since(&now.run_queue_delay, raw.map(|raw| &raw.run_queue_delay));
+        self.poll_delay.add_since(&now.poll_delay, raw.map(|raw| &raw.poll_delay));
+        self.ready_per_wakeup.add_since(&now.ready_per_wakeup, raw.map(|raw| &raw.ready_per_wakeup));
+    }
+
+    /// Nothing yet, from this moment on.
+    pub(super) fn new(from: u64) -> Self {
+        Self {
+            from,
+            until: from,
+            time_ns: [0; State::COUNT],
+            counters: Loop::ZERO.counters,
+            pollers: Vec::new(),
+            blockers: Vec::new(),
+            other_blockers: None,
+            errnos: Vec::new(),
+            loop_duration: Distribution::default(),
+            wakeup_latency: Distribution::default(),
+            run_queue_delay: Distribution::default(),
+            poll_delay: Distribution::default(),
+            ready_per_wakeup: Distribution::default(),
+        }
+    }
+
+    /// What happened after `earlier`, a former state of the same loop. A longest value of the
+    /// difference that is not known is the longest that is possible.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut counters = self.counters;
+        counters.subtract(&earlier.counters);
+        let mut time_ns = self.time_ns;
+        for (time, before) in time_ns.iter_mut().zip(&earlier.time_ns) {
+            // What was READY in an open interval can turn out as WAITING: a wakeup that led to nothing.
+            *time = time.saturating_sub(*before);
+        }
+        let pollers = self
+            .pollers
+            .iter()
+            .map(|poller| {
+                let before = earlier.pollers.iter().find(|p| p.kind == poller.kind && p.fd == poller.fd);
+                Poller { iterations: poller.iterations - before.map_or(0, |p| p.iterations), ..*poller }
+            })
+            .filter(|poller| poller.iterations > 0)
+            .collect();
+        let mut blockers: Vec<Blocker> = self
+            .blockers
+            .iter()
+            .map(|blocker| {
+                difference(blocker, earlier.blockers.iter().find(|b| b.syscall == blocker.syscall))
+            })
+            .filter(|blocker| blocker.count > 0)
+            .collect();
+        blockers.sort_by_key(|blocker| std::cmp::Reverse(blocker.total_ns));
+        let errnos = self
+            .errnos
+            .iter()
+            .map(|entry| {
+                let before = earlier.errnos.iter().find(|e| e.errno == entry.errno).map_or(0, |e| e.count);
+                ErrnoCount { count: entry.count - before, ..*entry }
+            })
+            .filter(|entry| entry.count > 0)
+            .collect();
+        Self {
+            from: earlier.until,
+            until: self.until,
+            time_ns,
+            counters,
+            pollers,
+            blockers,
+            other_blockers: self
+                .other_blockers
+                .map(|blocker| difference(&blocker, earlier.other_blockers.as_ref()))
+                .filter(|blocker| blocker.count > 0),
+            errnos,
+            loop_duration: self.loop_duration.since(&earlier.loop_duration),
+            wakeup_latency: self.wakeup_latency.since(&earlier.wakeup_latency),
+            run_queue_delay: self.run_queue_delay.since(&earlier.run_queue_delay),
+            poll_delay: self.poll_delay.since(&earlier.poll_delay),
+            ready_per_wakeup: self.ready_per_wakeup.since(&earlier.ready_per_wakeup),
+        }
+    }
+}
+
+fn difference(now: &Blocker, earlier: Option<&Blocker>) -> Blocker {
+    earlier.map_or(*now, |earlier| Blocker {
+        count: now.count - earlier.count,
+        total_ns: now.total_ns - earlier.total_ns,
+        ..*now
+    })
+}
+
+/// What a loop's thread does at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Present {
+    /// Its state.
+    pub state: State,
+    /// For how long, in nanoseconds.
+    pub for_ns: u64,
+    /// The system call that it sleeps in while BLOCKED or PARKED: a number, or
+    /// [`NO_SYSCALL`](ioscope_common::NO_SYSCALL) or [`STOPPED`](ioscope_common::STOPPED).
+    pub syscall: Option<i32>,
+    /// How long its slice has lasted, without PARKED time, while it is outside its wait call.
+    pub slice_ns: Option<u64>,
+}
+
+impl Present {
+    /// What a copy of a loop says of the moment `now`.
+    pub fn of(machine: &Loop, wake: Wake, shared: bool, now: u64) -> Self {
+        let open = machine.open_interval(wake, shared, now);
+        let state = open.now();
+        let asleep = matches!(state, State::Blocked | State::Parked);
+        let in_slice = machine.in_wait == 0 && machine.returned_at != 0 && machine.restarting == 0;
+        let parked_now = if open.state == State::Parked { open.ns } else { 0 };
+        let idle = machine.slice_parked_ns + parked_now;
+        Self {
+            state,
+            for_ns: if open.ready_ns > 0 { open.ready_ns } else { open.ns },
+            syscall: asleep.then_some(machine.syscall),
+            slice_ns: in_slice.then(|| now.saturating_sub(machine.returned_at).saturating_sub(idle)),
+        }
+    }
+}

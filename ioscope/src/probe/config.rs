@@ -1,0 +1,124 @@
+//! What the probes are told before they run, put together from the kernel's own descriptions.
+
+use ioscope_common::{CGROUPS, Offsets, ProbeConfig, SYSCALLS, WaitCall, action, flag};
+
+use super::{
+    arch::Arch,
+    btf::Btf,
+    error::ProbeError,
+    layout::{KernelLayout, PreemptPlace},
+    session::Targets,
+    syscalls::SyscallNumbers,
+};
+
+/// The inode number of the initial pid namespace: `PROC_PID_INIT_INO`, include/linux/proc_ns.h.
+const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+
+/// Puts the configuration together.
+pub(super) fn build(btf: &Btf, arch: Arch, targets: &Targets) -> Result<ProbeConfig, ProbeError> {
+    let layout = KernelLayout::read(btf, arch)?;
+    let mut config = ProbeConfig {
+        actions: actions(arch),
+        offsets: offsets(&layout),
+        own_tgid: std::process::id(),
+        ..ProbeConfig::NONE
+    };
+    for (place, cgroup) in config.cgroups.iter_mut().zip(&targets.cgroups) {
+        *place = *cgroup;
+    }
+    let mut set = |bit: u32, on: bool| {
+        if on {
+            config.flags |= bit;
+        }
+    };
+    set(flag::ALL, targets.all);
+    set(flag::CGROUP, !targets.cgroups.is_empty());
+    set(flag::COMM, !targets.comm.is_empty());
+    set(flag::FOLLOW, targets.follow);
+    set(flag::SWITCH_STATE, btf.tracepoint_params("sched_switch").is_ok_and(|params| params.len() >= 4));
+    set(flag::RINGS, layout.io_uring.is_some());
+    if let Some(namespace) = own_pid_namespace().filter(|inode| *inode != INITIAL_PID_NAMESPACE) {
+        set(flag::PID_NAMESPACE, true);
+        config.pid_namespace = u32::try_from(namespace).unwrap_or(0);
+    } else {
+        config.pid_namespace = INITIAL_PID_NAMESPACE as u32;
+    }
+    Ok(config)
+}
+
+/// More than this many cgroups do not fit.
+pub const MAX_CGROUPS: usize = CGROUPS;
+
+fn own_pid_namespace() -> Option<u64> {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata("/proc/self/ns/pid").ok().map(|metadata| metadata.ino())
+}
+
+/// One more than the largest thread number that this kernel gives out.
+pub(super) fn pid_max() -> u32 {
+    /// `PID_MAX_LIMIT` of 64-bit kernels, include/linux/threads.h.
+    const PID_MAX_LIMIT: u32 = 4 * 1024 * 1024;
+    std::fs::read_to_string("/proc/sys/kernel/pid_max")
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(PID_MAX_LIMIT)
+        .clamp(1, PID_MAX_LIMIT)
+}
+
+fn actions(arch: Arch) -> [u8; SYSCALLS] {
+    let numbers = SyscallNumbers::of(arch);
+    let mut actions = [action::NONE; SYSCALLS];
+    let mut set = |number: u32, action: u8| {
+        if let Some(place) = actions.get_mut(number as usize) {
+            *place = action;
+        }
+    };
+    for call in WaitCall::ALL {
+        if let Some(number) = numbers.wait_call(call) {
+            set(number, call as u8);
+        }
+    }
+    set(numbers.restart_syscall, action::RESUME);
+    set(numbers.rt_sigreturn, action::HANDLER_DONE);
+    for futex in [numbers.futex, numbers.futex_wait, numbers.futex_waitv] {
+        set(futex, action::FUTEX);
+    }
+    actions
+}
+
+fn offsets(layout: &KernelLayout) -> Offsets {
+    let KernelLayout { task, signal, pid, files, regs, io_uring, .. } = layout;
+    let mut offsets = Offsets {
+        task_pid: task.pid,
+        task_tgid: task.tgid,
+        task_comm: task.comm,
+        task_state: task.state,
+        task_compat: task.compat.word,
+        task_compat_mask: task.compat.mask,
+        task_signal: task.signal,
+        task_thread_pid: task.thread_pid,
+        task_files: task.files,
+        signal_tgid_pid: signal.tgid_pid,
+        signal_live: signal.live,
+        pid_level: pid.level,
+        pid_numbers: pid.numbers,
+        upid_size: pid.numbers_stride,
+        upid_nr: pid.nr,
+        upid_ns: pid.ns,
+        pid_namespace_inum: pid.ns_inum,
+        files_fdt: files.fdt,
+        fdtable_max_fds: files.max_fds,
+        fdtable_fd: files.fd,
+        file_private_data: files.private_data,
+        regs_args: regs.args,
+        regs_syscall: regs.syscall,
+        ..Offsets::default()
+    };
+    if let Some(io_uring) = io_uring {
+        offsets.io_ring_ctx_rings = io_uring.rings;
+        offsets.io_rings_cq_tail = io_uring.cq_tail;
+        offsets.task_io_uring = task.io_uring.unwrap_or(0);
+        offsets.io_uring_task_registered_rings = io_uring.registered_rings.unwrap_or(0);
+    }
+    offsets
+}

@@ -1,0 +1,183 @@
+//! BPF arrays, mapped into this process's memory: reading a loop costs no system call.
+#![expect(unsafe_code, reason = "the memory is shared with the kernel's probes")]
+
+use std::{
+    marker::PhantomData,
+    num::NonZeroUsize,
+    os::fd::AsFd,
+    ptr::NonNull,
+    sync::atomic::{Ordering, fence},
+};
+
+use ioscope_common::{Control, DIRECTORY_BLOCK, LoopSlot};
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+/// A `BPF_MAP_TYPE_ARRAY` made with `BPF_F_MMAPABLE`, mapped.
+pub(super) struct MappedArray<T: Shared> {
+    base: NonNull<T>,
+    entries: u32,
+    length: NonZeroUsize,
+    _entries: PhantomData<T>,
+}
+
+/// Types that may lie in memory that the kernel writes at any time.
+///
+/// # Safety
+/// Plain numbers only: every bit pattern is a value. The size is a multiple of 8, which is the
+/// distance at which the kernel lays out the entries of an array (`array_map_alloc`,
+/// kernel/bpf/arraymap.c).
+pub(super) unsafe trait Shared: Copy {}
+
+// SAFETY: plain numbers; the sizes are asserted below.
+unsafe impl Shared for LoopSlot {}
+// SAFETY: as above.
+unsafe impl Shared for Control {}
+// SAFETY: as above.
+unsafe impl Shared for [u32; DIRECTORY_BLOCK] {}
+
+const _: () = assert!(
+    size_of::<LoopSlot>().is_multiple_of(8)
+        && size_of::<Control>().is_multiple_of(8)
+        && size_of::<[u32; DIRECTORY_BLOCK]>().is_multiple_of(8)
+);
+
+// SAFETY: the mapping belongs to the value, and a thread that has it may use it.
+unsafe impl<T: Shared> Send for MappedArray<T> {}
+
+impl<T: Shared> MappedArray<T> {
+    /// Maps an array of `entries` entries.
+    pub(super) fn new(map: impl AsFd, entries: u32) -> std::io::Result<Self> {
+        let length = size_of::<T>() * entries as usize;
+        let length = NonZeroUsize::new(length).ok_or(std::io::ErrorKind::InvalidInput)?;
+        // SAFETY: a new mapping, at an address that the kernel chooses.
+        let base = unsafe {
+            mmap(
+                std::ptr::null_mut(),
+                length.get(),
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+                map,
+                0,
+            )?
+        };
+        let base = NonNull::new(base.cast()).ok_or(std::io::ErrorKind::InvalidInput)?;
+        Ok(Self { base, entries, length, _entries: PhantomData })
+    }
+
+    /// How many entries there are.
+    pub(super) const fn len(&self) -> u32 {
+        self.entries
+    }
+
+    /// Where an entry is; `None` beyond the end. The kernel may write there at any time.
+    fn entry(&self, index: u32) -> Option<NonNull<T>> {
+        // SAFETY: the index is checked, so that the result is within the mapping.
+        (index < self.entries).then(|| unsafe { self.base.add(index as usize) })
+    }
+}
+
+impl<T: Shared> Drop for MappedArray<T> {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours and nothing refers to it any more. An error would mean that it
+        // is not mapped, which is what is wanted.
+        let _ = unsafe { munmap(self.base.as_ptr().cast(), self.length.get()) };
+    }
+}
+
+/// A field of an entry, read as another CPU may be writing it.
+macro_rules! read_field {
+    ($entry:expr, $($field:tt)+) => {{
+        // SAFETY: the entry is within the mapping, and the field is a plain number.
+        unsafe { std::ptr::read_volatile(&raw const (*$entry.as_ptr()).$($field)+) }
+    }};
+}
+
+/// A field of an entry, written as another CPU may be reading it.
+macro_rules! write_field {
+    ($entry:expr, $($field:ident).+, $value:expr) => {{
+        // SAFETY: as for reading.
+        unsafe { std::ptr::write_volatile(&raw mut (*$entry.as_ptr()).$($field).+, $value) }
+    }};
+}
+
+/// How often a copy is tried again that the kernel wrote into meanwhile.
+const COPY_TRIES: u32 = 64;
+
+impl MappedArray<LoopSlot> {
+    /// An entry's status; `None` beyond the end.
+    pub(super) fn status(&self, slot: u32) -> Option<u32> {
+        self.entry(slot).map(|entry| read_field!(entry, status))
+    }
+
+    /// A copy of an entry that is one moment's. `None` beyond the end, or when the thread is so busy
+    /// that none could be had: take the one before, and try again later.
+    pub(super) fn copy(&self, slot: u32) -> Option<Box<LoopSlot>> {
+        let entry = self.entry(slot)?;
+        for _ in 0..COPY_TRIES {
+            let before = read_field!(entry, seq);
+            if before % 2 == 0 {
+                fence(Ordering::Acquire);
+                // SAFETY: within the mapping; a copy that the kernel writes into meanwhile is
+                // discarded below, and every bit pattern is a value.
+                let copy = Box::new(unsafe { std::ptr::read_volatile(entry.as_ptr()) });
+                fence(Ordering::Acquire);
+                if read_field!(entry, seq) == before {
+                    return Some(copy);
+                }
+            }
+            std::hint::spin_loop();
+        }
+        None
+    }
+
+    /// Marks a loop for streaming, or takes the mark away.
+    pub(super) fn mark(&self, slot: u32, marked: bool) {
+        if let Some(entry) = self.entry(slot) {
+            write_field!(entry, marked, u32::from(marked));
+        }
+    }
+
+    /// Tells the probes that a loop's poller is shared, though no second thread was seen on it yet.
+    pub(super) fn set_shared(&self, slot: u32) {
+        if let Some(entry) = self.entry(slot) {
+            write_field!(entry, shared, 1);
+        }
+    }
+
+    /// Makes an entry free again. The probes must not know it any more.
+    pub(super) fn clear(&self, slot: u32) {
+        if let Some(entry) = self.entry(slot) {
+            // SAFETY: within the mapping; all zeroes is a free entry.
+            unsafe { std::ptr::write_bytes(entry.as_ptr(), 0, 1) };
+        }
+    }
+}
+
+impl MappedArray<[u32; DIRECTORY_BLOCK]> {
+    /// Which place, plus one, the directory gives for a thread; 0 for none.
+    pub(super) fn place_of(&self, kernel_tid: u32) -> u32 {
+        let tid = kernel_tid as usize;
+        let Some(block) = u32::try_from(tid / DIRECTORY_BLOCK).ok().and_then(|block| self.entry(block))
+        else {
+            return 0;
+        };
+        // SAFETY: the index is within the block.
+        unsafe { std::ptr::read_volatile(block.as_ptr().cast::<u32>().add(tid % DIRECTORY_BLOCK)) }
+    }
+}
+
+impl MappedArray<Control> {
+    /// Which loops stream.
+    pub(super) fn set_stream(&self, stream: u32) {
+        if let Some(entry) = self.entry(0) {
+            write_field!(entry, stream, stream);
+        }
+    }
+
+    /// From which loop duration on, in nanoseconds, a slice is a stall.
+    pub(super) fn set_stall_threshold(&self, nanoseconds: u64) {
+        if let Some(entry) = self.entry(0) {
+            write_field!(entry, stall_threshold, nanoseconds);
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! A tracing session: the probes loaded and attached, and the maps that they fill.
+//!
+//! Dropping a session detaches everything; a process that is killed leaves nothing behind either,
+//! because the kernel closes its descriptors.
+#![expect(unsafe_code, reason = "aya asks for a promise about what goes into a map")]
+
+use std::{io::Read as _, time::Duration};
+
+use aya::{
+    Btf as ProgramBtf, Ebpf, EbpfLoader, Pod,
+    maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf, Stack},
+    programs::{BtfTracePoint, Iter, Program, ProgramError},
+};
+use ioscope_common::{
+    BlockRecord, CGROUPS, CommPatterns, Control, DIRECTORY_BLOCK, Drops, Iteration, LoopSlot, ProbeConfig,
+    flag, kind, status,
+};
+
+use super::{
+    arch::Arch,
+    btf::Btf,
+    config,
+    error::ProbeError,
+    hooks::{HOOKS, Hook, HookKind, HookStatus},
+    memory::MappedArray,
+};
+
+/// The probes, as committed; `cargo xtask build-ebpf` makes it.
+static OBJECT: &[u8] = aya::include_bytes_aligned!("ioscope.bpf.o");
+
+/// What to trace.
+#[derive(Clone, Debug, Default)]
+pub struct Targets {
+    /// Processes, by their number in ioscope's pid namespace.
+    pub processes: Vec<u32>,
+    /// Globs over process names, for processes that start later.
+    pub comm: Vec<String>,
+    /// Ids of cgroups (version 2), with their descendants. At most [`CGROUPS`].
+    pub cgroups: Vec<u64>,
+    /// Every process.
+    pub all: bool,
+    /// Children of targets too.
+    pub follow: bool,
+}
+
+/// How to trace.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What.
+    pub targets: Targets,
+    /// How many loops at most; a loop more is counted as dropped.
+    pub capacity: u32,
+    /// The size of the stream's buffer in bytes, a power of two and a multiple of the page size; it
+    /// exists even while nothing streams.
+    pub stream_bytes: u32,
+    /// Which loops stream: [`Control::STREAM_OFF`] and its siblings.
+    pub stream: u32,
+    /// A loop duration from here on is a stall.
+    pub stall_threshold: Duration,
+    /// The probes write diagnostics to the log.
+    pub diagnostics: bool,
+}
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct AsPod<T>(T);
+// SAFETY: plain numbers without padding that matters.
+unsafe impl Pod for AsPod<ProbeConfig> {}
+// SAFETY: as above.
+unsafe impl Pod for AsPod<CommPatterns> {}
+// SAFETY: as above.
+unsafe impl Pod for AsPod<Drops> {}
+
+/// A record of the stream.
+#[derive(Clone, Copy, Debug)]
+pub enum Record {
+    /// A complete iteration.
+    Iteration(Iteration),
+    /// A sleep outside a wait call.
+    Block(BlockRecord),
+}
+
+/// The probes at work.
+pub struct Session {
+    ebpf: Ebpf,
+    loops: MappedArray<LoopSlot>,
+    directory: MappedArray<[u32; DIRECTORY_BLOCK]>,
+    control: MappedArray<Control>,
+    free: Stack<MapData, u32>,
+    targets: HashMap<MapData, u32, u8>,
+    drops: PerCpuArray<MapData, AsPod<Drops>>,
+    stream: RingBuf<MapData>,
+    hooks: Vec<HookStatus>,
+}
+
+impl Session {
+    /// Loads the probes, attaches them, and finds the loops that sleep at this moment.
+    ///
+    /// # Errors
+    /// When this kernel or this process's privileges do not allow it: see [`ProbeError`].
+    pub fn start(plan: &Plan) -> Result<Self, ProbeError> {
+        let arch = Arch::host().ok_or(ProbeError::Architecture)?;
+        let btf = Btf::from_sys_fs()?;
+        let probe_config = config::build(&btf, arch, &plan.targets)?;
+        let program_btf = ProgramBtf::from_sys_fs().map_err(ProbeError::ProgramBtf)?;
+        let pid_max = config::pid_max();
+        let directory_blocks = pid_max.div_ceil(DIRECTORY_BLOCK as u32).max(1);
+        let log_level: u8 = if plan.diagnostics { 0xff } else { 0 };
+
+        let mut ebpf = EbpfLoader::new()
+            .btf(Some(&program_btf))
+            .override_global("CONFIG", &AsPod(probe_config), true)
+            .override_global("AYA_LOG_LEVEL", &log_level, false)
+            .map_max_entries("LOOPS", plan.capacity)
+            .map_max_entries("FREE", plan.capacity)
+            .map_max_entries("DIRECTORY", directory_blocks)
+            .map_max_entries("STREAM", plan.stream_bytes)
+            .load(OBJECT)
+            .map_err(ProbeError::from_load)?;
+
+        let mut free: Stack<_, u32> = Stack::try_from(take(&mut ebpf, "FREE")?)?;
+        for slot in (0..plan.capacity).rev() {
+            free.push(slot, 0)?;
+        }
+        let mut targets: HashMap<_, u32, u8> = HashMap::try_from(take(&mut ebpf, "TARGETS")?)?;
+        for process in &plan.targets.processes {
+            targets.insert(process, 1, 0)?;
+        }
+        if !plan.targets.comm.is_empty() {
+            let map = ebpf.map_mut("COMM_PATTERNS").ok_or(ProbeError::Object("COMM_PATTERNS"))?;
+            let mut patterns: Array<_, AsPod<CommPatterns>> = Array::try_from(map)?;
+            patterns.set(0, AsPod(compile(&plan.targets.comm)?), 0)?;
+        }
+        let control = map_array(&ebpf, "CONTROL", 1)?;
+        control.set_stream(plan.stream);
+        control.set_stall_threshold(u64::try_from(plan.stall_threshold.as_nanos()).unwrap_or(u64::MAX));
+
+        let mut session = Self {
+            loops: map_array(&ebpf, "LOOPS", plan.capacity)?,
+            directory: map_array(&ebpf, "DIRECTORY", directory_blocks)?,
+            control,
+            free,
+            targets,
+            drops: PerCpuArray::try_from(take(&mut ebpf, "DROPS")?)?,
+            stream: RingBuf::try_from(take(&mut ebpf, "STREAM")?)?,
+            hooks: Vec::with_capacity(HOOKS.len()),
+            ebpf,
+        };
+        for hook in HOOKS {
+            let attached = session.attach(hook, &program_btf);
+            if let Err(error) = attached {
+                if hook.required {
+                    return Err(ProbeError::from_attach(hook.name, error));
+                }
+                session.hooks.push(HookStatus { hook, missing: Some(brief(&error)) });
+            } else {
+                session.hooks.push(HookStatus { hook, missing: None });
+            }
+        }
+        Ok(session)
+    }
+
+    fn attach(&mut self, hook: &'static Hook, btf: &ProgramBtf) -> Result<(), ProgramError> {
+        let program = self.ebpf.program_mut(hook.program).ok_or(ProgramError::NotLoaded)?;
+        match hook.kind {
+            HookKind::Tracepoint => {
+                let program: &mut BtfTracePoint = program.try_into()?;
+                program.load(hook.name, btf)?;
+                program.attach()?;
+            }
+            HookKind::Iterator => {
+                let program: &mut Iter = program.try_into()?;
+                program.load(hook.name, btf)?;
+                let link = program.attach()?;
+                run_iterator(program.take_link(link)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Which hooks are in use, and which are missing.
+    pub fn hooks(&self) -> &[HookStatus] {
+        &self.hooks
+    }
+
+    /// How many loops there is room for.
+    pub fn capacity(&self) -> u32 {
+        self.loops.len()
+    }
+
+    /// Makes a process a target, by its number in ioscope's pid namespace.
+    pub fn add_target(&mut self, process: u32) -> Result<(), ProbeError> {
+        Ok(self.targets.insert(process, 1, 0)?)
+    }
+
+    /// Calls `visit` with a copy of every loop in use. A loop that is too busy for a copy is left out
+    /// this time.
+    pub fn scan(&mut self, mut visit: impl FnMut(u32, Box<LoopSlot>)) -> Result<(), ProbeError> {
+        for slot in 0..self.loops.len() {
+            match self.loops.status(slot) {
+                Some(status::LIVE) => {
+                    let Some(entry) = self.loops.copy(slot) else { continue };
+                    // A thread that was found asleep may have made a loop of its own at that moment.
+                    if self.directory.place_of(entry.kernel_tid) == slot + 1 {
+                        visit(slot, entry);
+                    } else if self.loops.status(slot) == Some(status::LIVE) {
+                        self.release(slot)?;
+                    }
+                }
+                Some(status::ENDED) => {
+                    if let Some(entry) = self.loops.copy(slot) {
+                        visit(slot, entry);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Frees an ended loop's place. Only after its last copy was taken and the stream drained.
+    pub fn release(&mut self, slot: u32) -> Result<(), ProbeError> {
+        self.loops.clear(slot);
+        Ok(self.free.push(slot, 0)?)
+    }
+
+    /// Calls `visit` with the records of the stream, oldest first, `limit` at most. Returns how many
+    /// there were.
+    pub fn drain(&mut self, limit: usize, mut visit: impl FnMut(Record)) -> usize {
+        let mut drained = 0;
+        while drained < limit {
+            let Some(item) = self.stream.next() else { break };
+            drained += 1;
+            if let Some(record) = decode(&item) {
+                visit(record);
+            }
+        }
+        drained
+    }
+
+    /// What was dropped so far.
+    pub fn drops(&self) -> Result<Drops, ProbeError> {
+        let mut total = Drops::default();
+        for AsPod(cpu) in self.drops.get(&0, 0)?.iter() {
+            total.ring_full += cpu.ring_full;
+            total.loops_full += cpu.loops_full;
+            total.targets_full += cpu.targets_full;
+            total.out_of_directory += cpu.out_of_directory;
+            total.compat_calls += cpu.compat_calls;
+        }
+        Ok(total)
+    }
+
+    /// How long the probes have run, all together, and how often. Zero unless the kernel's BPF
+    /// statistics are on.
+    pub fn run_time(&self) -> Result<(Duration, u64), ProbeError> {
+        let mut time = Duration::ZERO;
+        let mut count = 0;
+        for hook in self.hooks.iter().filter(|hook| hook.missing.is_none()) {
+            if let Some(program) = self.ebpf.program(hook.hook.program) {
+                let info = program.info()?;
+                time += info.run_time();
+                count += info.run_count();
+            }
+        }
+        Ok((time, count))
+    }
+
+    /// Which loops stream: [`Control::STREAM_OFF`] and its siblings.
+    pub fn set_stream(&self, stream: u32) {
+        self.control.set_stream(stream);
+    }
+
+    /// Marks a loop for [`Control::STREAM_MARKED`].
+    pub fn mark(&self, slot: u32, marked: bool) {
+        self.loops.mark(slot, marked);
+    }
+
+    /// Tells the probes that a loop's poller is shared by its runtime's design.
+    pub fn set_shared(&self, slot: u32) {
+        self.loops.set_shared(slot);
+    }
+
+    /// From which loop duration on a slice is a stall.
+    pub fn set_stall_threshold(&self, threshold: Duration) {
+        self.control.set_stall_threshold(u64::try_from(threshold.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    /// Detaches the probes: the maps stand still from here on.
+    pub fn detach(&mut self) -> Result<(), ProbeError> {
+        for (_, program) in self.ebpf.programs_mut() {
+            if let Program::BtfTracePoint(program) = program {
+                // A program that was not loaded has nothing to unload.
+                match program.unload() {
+                    Ok(()) | Err(ProgramError::NotLoaded) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The kernel runs the iterator's program while its file is read.
+fn run_iterator(link: aya::programs::iter::IterLink) -> Result<(), ProgramError> {
+    let mut file = link.into_file().map_err(|error| ProgramError::IOError(std::io::Error::other(error)))?;
+    let mut nothing = Vec::new();
+    file.read_to_end(&mut nothing)?;
+    Ok(())
+}
+
+/// The programs refer to maps by descriptors until they are loaded, so that a map that is taken must
+/// be kept.
+fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, ProbeError> {
+    ebpf.take_map(name).ok_or(ProbeError::Object(name))
+}
+
+fn map_array<T: super::memory::Shared>(
+    ebpf: &Ebpf,
+    name: &'static str,
+    entries: u32,
+) -> Result<MappedArray<T>, ProbeError> {
+    match ebpf.map(name) {
+        Some(Map::Array(data)) => MappedArray::new(data.fd(), entries).map_err(ProbeError::Memory),
+        _ => Err(ProbeError::Object(name)),
+    }
+}
+
+/// Compiles globs over process names.
+///
+/// # Errors
+/// When one cannot be compiled, or all together are too long.
+pub fn compile(globs: &[String]) -> Result<CommPatterns, ProbeError> {
+    let mut patterns = CommPatterns::NONE;
+    for glob in globs {
+        patterns.add(glob.as_bytes()).map_err(|reason| ProbeError::Pattern { glob: glob.clone(), reason })?;
+    }
+    Ok(patterns)
+}
+
+fn decode(item: &[u8]) -> Option<Record> {
+    // SAFETY: the probes write whole records, of which every bit pattern is a value; the ring buffer
+    // aligns them to 8 bytes.
+    unsafe {
+        match (item.first()?, item.len()) {
+            (&kind::ITERATION, length) if length >= size_of::<Iteration>() => {
+                Some(Record::Iteration(std::ptr::read_unaligned(item.as_ptr().cast())))
+            }
+            (&kind::BLOCK, length) if length >= size_of::<BlockRecord>() => {
+                Some(Record::Block(std::ptr::read_unaligned(item.as_ptr().cast())))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Why a hook could not be used, in a line.
+fn brief(error: &ProgramError) -> String {
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            let reason = log.lines().rev().find(|line| !line.is_empty() && !line.starts_with("processed"));
+            format!("{io_error}: {}", reason.unwrap_or("no log"))
+        }
+        other => other.to_string(),
+    }
+}
