@@ -3,6 +3,7 @@
 //! One file per command. What they share is small: where the workspace is and how to start another
 //! program ([`workspace`]), and how to get a missing Debian package ([`packages`]).
 
+mod bench;
 mod build_ebpf;
 mod packages;
 mod test;
@@ -21,12 +22,17 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Bench(bench::Args),
+    #[command(hide = true)]
+    BenchWorker(bench::WorkerArgs),
     BuildEbpf(build_ebpf::Args),
     Test(test::Args),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
+        Command::Bench(args) => bench::run_command(&args),
+        Command::BenchWorker(args) => bench::run_worker(&args),
         Command::BuildEbpf(args) => build_ebpf::run_command(&args),
         Command::Test(args) => test::run_command(&args),
     };
