@@ -1,2 +1,48 @@
-//! Every command that a maintainer of ioscope runs.
-fn main() {}
+//! Every command that a maintainer of ioscope runs: `cargo xtask COMMAND`.
+//!
+//! One file per command. What they share is small: where the workspace is and how to start another
+//! program ([`workspace`]), and how to get a missing Debian package ([`packages`]).
+
+mod bench;
+mod build_ebpf;
+mod packages;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Bench(bench::Args),
+    #[command(hide = true)]
+    BenchWorker(bench::WorkerArgs),
+    BuildEbpf(build_ebpf::Args),
+    Test(test::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Bench(args) => bench::run_command(&args),
+        Command::BenchWorker(args) => bench::run_worker(&args),
+        Command::BuildEbpf(args) => build_ebpf::run_command(&args),
+        Command::Test(args) => test::run_command(&args),
+    };
+    // Not `fn main() -> Result`: that prints a backtrace where one is asked for, below a message that
+    // says it all.
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
