@@ -91,14 +91,15 @@ fn answer(station: &Station, delay: Duration) -> Result<(), DemoError> {
 fn interrupt(stations: &[Arc<Station>], period: Duration) -> Result<(), DemoError> {
     while !are_done(stations) {
         thread::sleep(period);
-        for station in stations.iter().filter(|station| !station.is_done.load(Ordering::Acquire)) {
-            match station.tid.load(Ordering::Acquire) {
-                0 => {}
-                tid => match sys::interrupt(tid) {
-                    // It may have ended since.
-                    Ok(()) | Err(Errno::SRCH) => {}
-                    Err(errno) => return Err(DemoError::system("tgkill")(errno)),
-                },
+        for station in stations {
+            let is_under_way = station.is_under_way.load(Ordering::Acquire);
+            if !is_under_way || station.is_done.load(Ordering::Acquire) {
+                continue;
+            }
+            match sys::interrupt(station.tid.load(Ordering::Acquire)) {
+                // It may have ended since.
+                Ok(()) | Err(Errno::SRCH) => {}
+                Err(errno) => return Err(DemoError::system("tgkill")(errno)),
             }
         }
     }

@@ -23,7 +23,10 @@ const SETTLING: Duration = Duration::from_secs(10);
 struct Group {
     spec: Arc<Spec>,
     stations: Vec<Arc<Station>>,
+    /// Not started yet.
     waiting: Vec<Looping>,
+    /// Started.
+    running: Vec<JoinHandle<Result<ThreadReport, DemoError>>>,
 }
 
 /// Loops that were prepared, and run once told to [`go`](Self::go).
@@ -31,7 +34,6 @@ struct Group {
 /// Dropped without [`join`](Self::join), the loops stop on their own time.
 pub struct Fleet {
     groups: Vec<Group>,
-    loops: Vec<JoinHandle<Result<ThreadReport, DemoError>>>,
     drivers: Vec<Driver>,
     stop: Arc<AtomicBool>,
     started: Option<Instant>,
@@ -53,7 +55,6 @@ impl Fleet {
     pub fn prepare(specs: &[Spec]) -> Result<Self, DemoError> {
         let mut fleet = Self {
             groups: Vec::new(),
-            loops: Vec::new(),
             drivers: Vec::new(),
             stop: Arc::new(AtomicBool::new(false)),
             started: None,
@@ -105,7 +106,7 @@ impl Fleet {
                 meeting: meeting.clone(),
             });
         }
-        Ok(Group { spec, stations, waiting })
+        Ok(Group { spec, stations, waiting, running: Vec::new() })
     }
 
     /// Starts the loops of a group.
@@ -115,7 +116,7 @@ impl Fleet {
                 .name(looping.spec.comm(looping.index))
                 .spawn(move || looping.run())
                 .map_err(DemoError::io("start a thread"))?;
-            self.loops.push(handle);
+            self.groups[index].running.push(handle);
         }
         Ok(())
     }
@@ -124,10 +125,13 @@ impl Fleet {
     fn settle(&mut self) -> Result<(), DemoError> {
         let deadline = Instant::now() + SETTLING;
         while !self.groups.iter().all(Group::is_settled) {
-            if self.loops.iter().any(JoinHandle::is_finished) || Instant::now() >= deadline {
+            let mut running = self.groups.iter().flat_map(|group| &group.running);
+            if running.any(JoinHandle::is_finished) || Instant::now() >= deadline {
                 self.release();
-                for handle in self.loops.extract_if(.., |handle| handle.is_finished()) {
-                    handle.join().map_err(|_| DemoError::Panicked)??;
+                for group in &mut self.groups {
+                    for handle in group.running.extract_if(.., |handle| handle.is_finished()) {
+                        handle.join().map_err(|_| DemoError::Panicked)??;
+                    }
                 }
                 return Err(DemoError::Spec("a loop did not come to sleep in its wait call".to_owned()));
             }
@@ -180,7 +184,7 @@ impl Fleet {
         let started = self.started.unwrap_or_else(Instant::now);
         let mut threads = Vec::new();
         let mut failure = None;
-        for handle in std::mem::take(&mut self.loops) {
+        for handle in std::mem::take(&mut self.groups).into_iter().flat_map(|group| group.running) {
             match handle.join().map_err(|_| DemoError::Panicked).flatten() {
                 Ok(report) => threads.push(report),
                 Err(error) => {

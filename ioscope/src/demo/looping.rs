@@ -30,6 +30,8 @@ pub(super) struct Station {
     pub(super) feed: Option<Feed>,
     /// Its thread; 0 until it runs.
     pub(super) tid: AtomicI32,
+    /// Whether it has begun with its pattern: interrupted on the way there, it would count what no pattern has.
+    pub(super) is_under_way: AtomicBool,
     /// Whether it has ended.
     pub(super) is_done: AtomicBool,
 }
@@ -41,6 +43,7 @@ impl Station {
             request: EventFd::blocking()?,
             feed: Feed::new(spec)?,
             tid: AtomicI32::new(0),
+            is_under_way: AtomicBool::new(false),
             is_done: AtomicBool::new(false),
         })
     }
@@ -100,6 +103,7 @@ impl Looping {
         if self.spec.start == Start::BeforeGo {
             self.sleep_until_go(poller, tally)?;
         }
+        self.station.is_under_way.store(true, Ordering::Release);
         let end = self.spec.iterations.map_or(u64::MAX, |count| tally.iterations().saturating_add(count));
         let deadline = self.deadline();
         let mut is_asked = false;

@@ -99,7 +99,7 @@ pub struct ThreadReport {
     /// CPU time of the whole thread, in nanoseconds.
     pub thread_cpu_ns: u64,
     /// Wall time of the work between wait calls that sleeps, by the system call it sleeps in; parking
-    /// between turns included (`futex`).
+    /// between turns included (`futex`; one that found itself woken already takes no time).
     pub blocked: BTreeMap<String, Total>,
     /// From before the first wait call to after the last, in nanoseconds; always timed.
     pub wall_ns: u64,
@@ -121,7 +121,7 @@ pub struct Report {
     pub pid: u32,
     /// From "go" to the end of the last loop, in nanoseconds.
     pub wall_ns: u64,
-    /// The loops, in the order of their specs.
+    /// The loops, in the order of their specs and of the threads of each.
     pub threads: Vec<ThreadReport>,
     /// The threads that are no loops, besides the main thread.
     pub drivers: Vec<DriverReport>,

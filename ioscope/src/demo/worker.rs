@@ -9,6 +9,9 @@
 //! | stdin | any, or its end | stop: only read if a spec does not end by itself |
 //! | stdout | a [`Report`](super::Report) | all loops have ended; the main thread has not |
 //! | stdin | any, or its end | exit |
+//!
+//! The main thread makes no wait call of its own, but Rust's start-up does before `main`: one `poll` on the
+//! standard fds, with a zero timeout.
 
 use std::io::{self, BufRead, Write};
 
@@ -38,7 +41,11 @@ fn parse(json: &str) -> Result<Vec<Spec>, DemoError> {
     }
 }
 
-fn serve(specs: &[Spec], input: &mut dyn BufRead, output: &mut dyn Write) -> Result<(), DemoError> {
+pub(super) fn serve(
+    specs: &[Spec],
+    input: &mut dyn BufRead,
+    output: &mut dyn Write,
+) -> Result<(), DemoError> {
     let mut fleet = Fleet::prepare(specs)?;
     say(output, &json!({ "ready": true, "pid": std::process::id(), "tids": fleet.tids() }).to_string())?;
     if !hear(input)? {
