@@ -360,6 +360,11 @@ impl RegsLayout {
 }
 
 impl PreemptCount {
+    /// That of a kernel; `None` if its BTF does not say.
+    pub fn of(btf: &Btf, arch: Arch) -> Option<Self> {
+        Self::read(&mut Reader { btf, lost: Vec::new() }, arch)
+    }
+
     fn read(reader: &mut Reader<'_>, arch: Arch) -> Option<Self> {
         let place = match arch {
             Arch::X86_64 => {
@@ -398,6 +403,11 @@ impl PerCpuPath {
 }
 
 impl IoUringLayout {
+    /// That of a kernel; `None` if it has no `io_uring`.
+    pub fn of(btf: &Btf) -> Option<Self> {
+        Self::read(&mut Reader { btf, lost: Vec::new() })
+    }
+
     fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let feature = "io_uring: completions of each wait, and rings as pollers";
         let registered = reader.btf.member("io_uring_task", "registered_rings").ok();
@@ -479,4 +489,4 @@ impl Reader<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

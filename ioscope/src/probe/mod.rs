@@ -2,5 +2,8 @@
 
 pub mod arch;
 pub mod btf;
+pub mod environment;
+pub mod features;
+pub mod kallsyms;
 pub mod layout;
 pub mod syscalls;

@@ -143,7 +143,7 @@ fn arm() {
 
 fn preempt_count(synth: &Synth) -> PreemptCount {
     let btf = Btf::from_bytes(synth.bytes()).unwrap();
-    PreemptCount::read(&mut Reader { btf: &btf, lost: Vec::new() }, Arch::X86_64).unwrap()
+    PreemptCount::of(&btf, Arch::X86_64).unwrap()
 }
 
 #[test]
@@ -210,15 +210,14 @@ fn the_running_kernel() {
     println!("{layout:#?}");
 }
 
-/// The BTF of other kernels, as raw files named `….amd64.btf` or `….arm64.btf` in a directory that the
-/// environment names.
-#[test]
-fn other_kernels() {
+/// The BTF of other kernels: raw files named `….amd64.btf` or `….arm64.btf`, in a directory that the environment
+/// names.
+pub(crate) fn other_kernels() -> Vec<(String, Arch, Btf)> {
     let Some(directory) = std::env::var_os("IOSCOPE_TEST_BTF_DIR") else {
         eprintln!("SKIPPED: IOSCOPE_TEST_BTF_DIR names no directory of raw BTF files");
-        return;
+        return Vec::new();
     };
-    let mut seen = 0;
+    let mut kernels = Vec::new();
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
@@ -227,10 +226,16 @@ fn other_kernels() {
             Some("arm64") => Arch::Aarch64,
             _ => continue,
         };
-        let btf = Btf::from_file(&path).unwrap();
+        kernels.push((name, arch, Btf::from_file(&path).unwrap()));
+    }
+    assert!(!kernels.is_empty(), "no BTF there");
+    kernels
+}
+
+#[test]
+fn the_layout_of_other_kernels() {
+    for (name, arch, btf) in other_kernels() {
         let layout = KernelLayout::read(&btf, arch).unwrap_or_else(|error| panic!("{name}: {error}"));
         println!("{name}: {layout:#?}");
-        seen += 1;
     }
-    assert!(seen > 0, "no BTF there");
 }
