@@ -39,10 +39,12 @@ pub mod flag {
     pub const RINGS: u32 = 32;
     /// ioscope runs outside the initial pid namespace.
     pub const PID_NAMESPACE: u32 = 64;
-    /// Where the preempt count lies is known: per CPU.
-    pub const PREEMPT_PER_CPU: u32 = 128;
-    /// Where the preempt count lies is known: in the thread.
-    pub const PREEMPT_IN_TASK: u32 = 256;
+    /// The preempt count is found from the CPU's run queue.
+    pub const PREEMPT_BY_RUN_QUEUE: u32 = 128;
+    /// The preempt count is found from where the CPUs' own memory begins.
+    pub const PREEMPT_PER_CPU: u32 = 256;
+    /// The preempt count is in the thread.
+    pub const PREEMPT_IN_TASK: u32 = 512;
 }
 
 /// Offsets, in bytes, of what the probes read in the kernel's structures.
@@ -107,6 +109,12 @@ pub struct Offsets {
     pub regs_syscall: u32,
     /// The preempt count in `task_struct`
     pub task_preempt_count: u32,
+    /// `task_struct.se.cfs_rq`
+    pub task_cfs_rq: u32,
+    /// `cfs_rq.rq`
+    pub cfs_rq_rq: u32,
+    /// Unused
+    pub reserved: u32,
 }
 
 /// All that the loader tells the probes.
@@ -127,7 +135,7 @@ pub struct ProbeConfig {
     pub cgroups: [u64; CGROUPS],
     /// Where the CPUs' own memory begins: the kernel's `__per_cpu_offset`.
     pub per_cpu_offsets: u64,
-    /// Where a CPU keeps its preempt count, from there.
+    /// Where a CPU keeps its preempt count: from there, or from its run queue.
     pub preempt_count: u64,
     /// The preempt count's bits that say: a soft interrupt is being served.
     pub soft_interrupt_mask: u32,
@@ -168,6 +176,9 @@ impl ProbeConfig {
             regs_args: [0; 6],
             regs_syscall: 0,
             task_preempt_count: 0,
+            task_cfs_rq: 0,
+            cfs_rq_rq: 0,
+            reserved: 0,
         },
         flags: 0,
         own_tgid: 0,

@@ -14,7 +14,7 @@ use crate::{
 /// A thread was born. Only a process of its own needs a decision: a thread is traced if its process
 /// is.
 #[btf_tracepoint(function = "sched_process_fork")]
-pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
+pub(crate) fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
     let parent = Task::from_argument(ctx.arg::<*const c_void>(0));
     let child = Task::from_argument(ctx.arg::<*const c_void>(1));
     if child.pid() == child.tgid() {
@@ -25,7 +25,7 @@ pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
 
 /// A process runs another program: the loop that its thread was is over.
 #[btf_tracepoint(function = "sched_process_exec")]
-pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
+pub(crate) fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
     let task = Task::from_argument(ctx.arg::<*const c_void>(0));
     let (tgid, pid) = (task.tgid(), task.pid());
     let old_pid = ctx.arg::<u32>(1);
@@ -45,7 +45,7 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
 
 /// A thread has ended.
 #[btf_tracepoint(function = "sched_process_exit")]
-pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
+pub(crate) fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
     let task = Task::from_argument(ctx.arg::<*const c_void>(0));
     let pid = task.pid();
     if let Some(this) = LoopRef::of(pid) {

@@ -21,7 +21,7 @@ const STOPPED_OR_TRACED: u32 = 0x4 | 0x8;
 
 /// A context switch.
 #[btf_tracepoint(function = "sched_switch")]
-pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
+pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     let previous = Task::from_argument(ctx.arg::<*const c_void>(1));
     let next = Task::from_argument(ctx.arg::<*const c_void>(2));
     let leaving = LoopRef::of(previous.pid());
@@ -73,7 +73,7 @@ pub(crate) fn saved_registers(task: Task) -> Registers {
 
 /// A sleeping thread is about to be made runnable.
 #[btf_tracepoint(function = "sched_waking")]
-pub fn sched_waking(ctx: BtfTracePointContext) -> i32 {
+pub(crate) fn sched_waking(ctx: BtfTracePointContext) -> i32 {
     let woken = Task::from_argument(ctx.arg::<*const c_void>(0));
     if let Some(woken) = LoopRef::of(woken.pid()) {
         let current = Task::current();
@@ -95,14 +95,19 @@ fn waker_context(current: Task) -> WakerContext {
 
 #[inline(always)]
 fn preempt_count(current: Task) -> Option<u32> {
-    if config!(flags) & flag::PREEMPT_IN_TASK != 0 {
+    let flags = config!(flags);
+    if flags & flag::PREEMPT_IN_TASK != 0 {
         return Some(current.preempt_count());
     }
-    if config!(flags) & flag::PREEMPT_PER_CPU == 0 {
+    let base = if flags & flag::PREEMPT_BY_RUN_QUEUE != 0 {
+        let group_queue = current.pointer(config!(offsets.task_cfs_rq));
+        read_kernel::<u64>(group_queue + u64::from(config!(offsets.cfs_rq_rq)))?
+    } else if flags & flag::PREEMPT_PER_CPU != 0 {
+        // SAFETY: always allowed.
+        let cpu = unsafe { bpf_get_smp_processor_id() };
+        read_kernel::<u64>(config!(per_cpu_offsets) + u64::from(cpu) * 8)?
+    } else {
         return None;
-    }
-    // SAFETY: always allowed.
-    let cpu = unsafe { bpf_get_smp_processor_id() };
-    let base = read_kernel::<u64>(config!(per_cpu_offsets) + u64::from(cpu) * 8)?;
+    };
     read_kernel(base.wrapping_add(config!(preempt_count)))
 }

@@ -16,7 +16,7 @@ use crate::{
 /// What the kernel hands an iterator over tasks: `struct bpf_iter__task`,
 /// kernel/bpf/task_iter.c.
 #[repr(C)]
-pub struct TaskIterator {
+pub(crate) struct TaskIterator {
     meta: *const c_void,
     task: *const c_void,
 }
@@ -27,7 +27,7 @@ pub struct TaskIterator {
 /// The kernel calls it with its context.
 #[unsafe(link_section = "iter/task")]
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn find_loops(ctx: *mut TaskIterator) -> i32 {
+pub(crate) unsafe extern "C" fn find_loops(ctx: *mut TaskIterator) -> i32 {
     // SAFETY: the verifier checks the access.
     let task = unsafe { core::ptr::read_volatile(&raw const (*ctx).task) };
     if !task.is_null() {

@@ -58,7 +58,7 @@ macro_rules! argument {
 
 /// Every system call's entry.
 #[btf_tracepoint(function = "sys_enter")]
-pub fn sys_enter(ctx: BtfTracePointContext) -> i32 {
+pub(crate) fn sys_enter(ctx: BtfTracePointContext) -> i32 {
     // A number beyond 32 bits is none: the kernel looks at the lower half only.
     let action = action_of(ctx.arg::<u32>(1));
     if action == action::NONE || action > action::LAST {
@@ -105,7 +105,7 @@ fn on_enter(action: u8, registers: Registers) {
 
 /// Every system call's exit.
 #[btf_tracepoint(function = "sys_exit")]
-pub fn sys_exit(ctx: BtfTracePointContext) -> i32 {
+pub(crate) fn sys_exit(ctx: BtfTracePointContext) -> i32 {
     let action = action_of(Registers::from_argument(ctx.arg(0)).syscall());
     if action == action::NONE || action > action::RESUME {
         return 0;
@@ -270,12 +270,12 @@ fn time(address: u64, unit: i64, read: impl Fn(u64) -> Option<[i64; 2]>) -> i64 
 
 /// Nothing, at every system call's entry: what the hook itself costs.
 #[btf_tracepoint(function = "sys_enter")]
-pub fn empty_enter(_ctx: BtfTracePointContext) -> i32 {
+pub(crate) fn empty_enter(_ctx: BtfTracePointContext) -> i32 {
     0
 }
 
 /// Nothing, at every system call's exit.
 #[btf_tracepoint(function = "sys_exit")]
-pub fn empty_exit(_ctx: BtfTracePointContext) -> i32 {
+pub(crate) fn empty_exit(_ctx: BtfTracePointContext) -> i32 {
     0
 }

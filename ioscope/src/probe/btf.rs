@@ -129,6 +129,22 @@ impl Btf {
         self.named(&self.raw.vars, name).next().is_some()
     }
 
+    /// Where a global variable lies in its section, in bytes. `.data..percpu` is the section of per-CPU
+    /// variables, and the only one that kernels put into BTF.
+    pub fn var_offset(&self, section: &str, name: &str) -> Result<u32, BtfError> {
+        let missing = || no_type("variable", name);
+        let var = self.named(&self.raw.vars, name).next().ok_or_else(missing)?;
+        for id in self.named(&self.raw.sections, section) {
+            let record = self.raw.record(id)?;
+            for at in (0..record.len).map(|index| record.tail + index * 12) {
+                if self.raw.u32(at)? == var {
+                    return self.raw.u32(at + 4);
+                }
+            }
+        }
+        Err(missing())
+    }
+
     /// Whether there is a tracepoint of this name to attach a `tp_btf` program to.
     pub fn has_tracepoint(&self, name: &str) -> bool {
         self.named(&self.raw.typedefs, &format!("btf_trace_{name}")).next().is_some()

@@ -6,6 +6,7 @@ use super::{
     arch::Arch,
     btf::Btf,
     error::ProbeError,
+    kallsyms::Symbols,
     layout::{KernelLayout, PreemptPlace},
     session::Targets,
     syscalls::SyscallNumbers,
@@ -43,7 +44,38 @@ pub(super) fn build(btf: &Btf, arch: Arch, targets: &Targets) -> Result<ProbeCon
     } else {
         config.pid_namespace = INITIAL_PID_NAMESPACE as u32;
     }
+    find_preempt_count(&layout, &mut config);
     Ok(config)
+}
+
+/// How the probes tell a waker in an interrupt from a thread. Without it, only the idle task is known
+/// to be none.
+fn find_preempt_count(layout: &KernelLayout, config: &mut ProbeConfig) {
+    let Some(count) = &layout.preempt_count else { return };
+    config.soft_interrupt_mask = count.softirq;
+    config.interrupt_mask = count.hardirq | count.nmi;
+    match count.place {
+        PreemptPlace::Task { offset } => {
+            config.flags |= flag::PREEMPT_IN_TASK;
+            config.offsets.task_preempt_count = offset;
+        }
+        PreemptPlace::PerCpu { from_task: Some(path), .. } => {
+            config.flags |= flag::PREEMPT_BY_RUN_QUEUE;
+            config.offsets.task_cfs_rq = path.cfs_rq;
+            config.offsets.cfs_rq_rq = path.rq;
+            config.preempt_count = path.distance.cast_unsigned();
+        }
+        PreemptPlace::PerCpu { symbol, offset, from_task: None } => {
+            const PER_CPU_OFFSETS: &str = "__per_cpu_offset";
+            let Ok(symbols) = Symbols::read(&[symbol, PER_CPU_OFFSETS]) else { return };
+            if let (Some(count), Some(offsets)) = (symbols.address(symbol), symbols.address(PER_CPU_OFFSETS))
+            {
+                config.flags |= flag::PREEMPT_PER_CPU;
+                config.per_cpu_offsets = offsets;
+                config.preempt_count = count + u64::from(offset);
+            }
+        }
+    }
 }
 
 /// More than this many cgroups do not fit.

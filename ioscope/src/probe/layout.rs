@@ -190,18 +190,38 @@ pub struct PreemptCount {
 /// Where the kernel keeps its preemption count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PreemptPlace {
-    /// x86, Linux 6.2 to 6.14: a member of the per-CPU variable `pcpu_hot`.
-    PcpuHot {
-        /// `pcpu_hot.preempt_count`.
+    /// x86: in a per-CPU variable.
+    PerCpu {
+        /// The variable: `pcpu_hot` in Linux 6.2 to 6.14, `__preempt_count` in every other.
+        symbol: &'static str,
+        /// Where in the variable.
         offset: u32,
+        /// The way there from the task that runs. `None` where BTF has no per-CPU variables (Debian's 5.10):
+        /// then the symbol's address has to be found in `/proc/kallsyms`.
+        from_task: Option<PerCpuPath>,
     },
-    /// x86, every other kernel: the per-CPU variable `__preempt_count`.
-    PerCpu,
     /// Arm: in the task that runs, `thread_info.preempt.count`.
     Task {
         /// From the start of `struct task_struct`.
         offset: u32,
     },
+}
+
+/// The way from the task that runs to a per-CPU variable of the CPU that it runs on, without the address of
+/// either: the task's run queue is itself a per-CPU variable, and all of these have the same distances from each
+/// other on every CPU.
+///
+/// `*(task + cfs_rq)` → `*(that + rq)` → `that + distance`. It needs neither `CONFIG_KALLSYMS_ALL`, without which
+/// `/proc/kallsyms` has no variables, nor a capability to see addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PerCpuPath {
+    /// `task_struct.se.cfs_rq`: a pointer to the `struct cfs_rq` of the task's group on the task's CPU; it is
+    /// kept for tasks of every scheduling class. With `CONFIG_FAIR_GROUP_SCHED`.
+    pub cfs_rq: u32,
+    /// `cfs_rq.rq`: a pointer to the CPU's `struct rq`. With `CONFIG_FAIR_GROUP_SCHED`.
+    pub rq: u32,
+    /// What to add to that pointer, in bytes.
+    pub distance: i64,
 }
 
 /// Offsets in the structures of `io_uring`.
@@ -340,12 +360,21 @@ impl RegsLayout {
 }
 
 impl PreemptCount {
+    /// That of a kernel; `None` if its BTF does not say.
+    pub fn of(btf: &Btf, arch: Arch) -> Option<Self> {
+        Self::read(&mut Reader { btf, lost: Vec::new() }, arch)
+    }
+
     fn read(reader: &mut Reader<'_>, arch: Arch) -> Option<Self> {
         let place = match arch {
-            Arch::X86_64 => match reader.btf.offset("pcpu_hot", "preempt_count") {
-                Ok(offset) => PreemptPlace::PcpuHot { offset },
-                Err(_) => PreemptPlace::PerCpu,
-            },
+            Arch::X86_64 => {
+                let (symbol, offset) = match reader.btf.offset("pcpu_hot", "preempt_count") {
+                    Ok(offset) => ("pcpu_hot", offset),
+                    Err(_) => ("__preempt_count", 0),
+                };
+                let from_task = PerCpuPath::to(reader.btf, symbol, offset);
+                PreemptPlace::PerCpu { symbol, offset, from_task }
+            }
             Arch::Aarch64 => {
                 let feature = "whether a waker was an interrupt or a task";
                 PreemptPlace::Task {
@@ -362,7 +391,23 @@ impl PreemptCount {
     }
 }
 
+impl PerCpuPath {
+    fn to(btf: &Btf, symbol: &str, offset: u32) -> Option<Self> {
+        let place = |variable| btf.var_offset(".data..percpu", variable).ok().map(i64::from);
+        Some(Self {
+            cfs_rq: btf.offset("task_struct", "se.cfs_rq").ok()?,
+            rq: btf.offset("cfs_rq", "rq").ok()?,
+            distance: place(symbol)? + i64::from(offset) - place("runqueues")?,
+        })
+    }
+}
+
 impl IoUringLayout {
+    /// That of a kernel; `None` if it has no `io_uring`.
+    pub fn of(btf: &Btf) -> Option<Self> {
+        Self::read(&mut Reader { btf, lost: Vec::new() })
+    }
+
     fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let feature = "io_uring: completions of each wait, and rings as pollers";
         let registered = reader.btf.member("io_uring_task", "registered_rings").ok();
@@ -444,4 +489,4 @@ impl Reader<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -3,12 +3,16 @@
 pub mod arch;
 pub mod btf;
 mod config;
+pub mod environment;
 mod error;
+pub mod features;
 pub mod hooks;
+pub mod kallsyms;
 pub mod layout;
 mod memory;
 mod session;
 pub mod syscalls;
 
+pub use config::MAX_CGROUPS;
 pub use error::ProbeError;
 pub use session::{Plan, Record, Session, Targets};

@@ -12,8 +12,8 @@ use aya::{
     programs::{BtfTracePoint, Iter, Program, ProgramError},
 };
 use ioscope_common::{
-    BlockRecord, CGROUPS, CommPatterns, Control, DIRECTORY_BLOCK, Drops, Iteration, LoopSlot, ProbeConfig,
-    flag, kind, status,
+    BlockRecord, CommPatterns, Control, DIRECTORY_BLOCK, Drops, Iteration, LoopSlot, ProbeConfig, kind,
+    status,
 };
 
 use super::{
@@ -330,7 +330,7 @@ fn map_array<T: super::memory::Shared>(
 ///
 /// # Errors
 /// When one cannot be compiled, or all together are too long.
-pub fn compile(globs: &[String]) -> Result<CommPatterns, ProbeError> {
+fn compile(globs: &[String]) -> Result<CommPatterns, ProbeError> {
     let mut patterns = CommPatterns::NONE;
     for glob in globs {
         patterns.add(glob.as_bytes()).map_err(|reason| ProbeError::Pattern { glob: glob.clone(), reason })?;

@@ -154,6 +154,8 @@ pub(super) struct Raw {
     pub(super) typedefs: Vec<Named>,
     /// Global variables.
     pub(super) vars: Vec<Named>,
+    /// Sections of global variables.
+    pub(super) sections: Vec<Named>,
     /// Integers and floats.
     pub(super) scalars: Vec<Named>,
 }
@@ -171,6 +173,7 @@ impl Raw {
             funcs: Vec::new(),
             typedefs: Vec::new(),
             vars: Vec::new(),
+            sections: Vec::new(),
             scalars: Vec::new(),
             data,
         };
@@ -198,6 +201,7 @@ impl Raw {
                 TypeKind::Func => raw.funcs.push((record.name, id)),
                 TypeKind::Typedef => raw.typedefs.push((record.name, id)),
                 TypeKind::Var => raw.vars.push((record.name, id)),
+                TypeKind::DataSec => raw.sections.push((record.name, id)),
                 TypeKind::Int | TypeKind::Float => raw.scalars.push((record.name, id)),
                 _ => {}
             }

@@ -126,6 +126,16 @@ impl Synth {
         self.typedef(&format!("btf_trace_{name}"), pointer);
     }
 
+    pub(crate) fn variable(&mut self, name: &str, id: u32) -> u32 {
+        self.raw(14, false, 0, name, id, &[1])
+    }
+
+    /// A section of variables: type, offset and size of each.
+    pub(crate) fn section(&mut self, name: &str, variables: &[(u32, u32, u32)]) -> u32 {
+        let tail: Vec<_> = variables.iter().flat_map(|&(id, offset, size)| [id, offset, size]).collect();
+        self.raw(15, false, variables.len(), name, 0, &tail)
+    }
+
     /// Says in the layout section how long the records of each kind are, from kind 0 on.
     pub(crate) fn layout(&mut self, kinds: &[(u8, u8)]) {
         self.layout = kinds.iter().flat_map(|&(once, each)| [once, each, 0, 0]).collect();

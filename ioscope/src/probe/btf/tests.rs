@@ -59,6 +59,8 @@ fn sample() -> Synth {
     let data = synth.pointer(0);
     synth.function("__traceiter_frobbed", &[("__data", data), ("what", pointer), ("how", int)]);
     synth.tracepoint("nameless", &[int]);
+    let (left, right) = (synth.variable("left", int), synth.variable("right", int));
+    synth.section(".data..percpu", &[(left, 8, 4), (right, 24, 4)]);
     synth
 }
 
@@ -151,6 +153,15 @@ fn enumerators_of_both_widths_and_signs() {
 }
 
 #[test]
+fn variables() {
+    let btf = btf();
+    assert!(btf.has_var("left") && !btf.has_var("middle"));
+    assert_eq!(btf.var_offset(".data..percpu", "right").unwrap(), 24);
+    assert!(btf.var_offset(".data", "right").is_err());
+    assert!(btf.var_offset(".data..percpu", "middle").is_err());
+}
+
+#[test]
 fn of_two_structures_with_one_name_the_one_with_the_member_is_meant() {
     let mut synth = Synth::new();
     let int = synth.int("int", 4);
@@ -227,6 +238,7 @@ fn ask_everything(bytes: Vec<u8>) {
         let _ = btf.size_of(name);
     }
     let _ = btf.func_params("frob");
+    let _ = btf.var_offset(".data..percpu", "right");
     let _ = btf.tracepoint_params("frobbed");
     for (name, value) in [("small", "SMALL_TWO"), ("wide", "WIDE_BIG"), ("", "none")] {
         let _ = btf.enum_value(name, value);

@@ -112,7 +112,9 @@ fn a_new_kernel() {
     assert_eq!(layout.regs.args, [48, 40, 32, 0, 16, 8]);
     assert_eq!((layout.regs.syscall, layout.regs.syscall_size, layout.regs.mode), (56, 8, 80));
     let count = layout.preempt_count.unwrap();
-    assert_eq!((count.place, count.hardirq, count.nmi), (PreemptPlace::PerCpu, 0x000f_0000, 0x00f0_0000));
+    assert_eq!((count.softirq, count.hardirq, count.nmi), (0x100, 0x000f_0000, 0x00f0_0000));
+    let place = PreemptPlace::PerCpu { symbol: "__preempt_count", offset: 0, from_task: None };
+    assert_eq!(count.place, place);
     let io_uring = layout.io_uring.unwrap();
     assert_eq!((io_uring.rings, io_uring.sq_head, io_uring.cq_tail), (32, 0, 20));
     assert_eq!((io_uring.registered_rings, io_uring.registered_rings_len), (Some(16), 16));
@@ -139,19 +141,35 @@ fn arm() {
     assert_eq!((layout.regs.sp, layout.regs.ip, layout.regs.mode), (248, 256, 264));
 }
 
+fn preempt_count(synth: &Synth) -> PreemptCount {
+    let btf = Btf::from_bytes(synth.bytes()).unwrap();
+    PreemptCount::of(&btf, Arch::X86_64).unwrap()
+}
+
 #[test]
 fn the_bits_of_an_interrupt_moved() {
     let mut synth = Synth::new();
     let long = synth.int("long", 8);
-    synth.structure("pcpu_hot", 64, &[("current_task", long, 0), ("preempt_count", long, 64)]);
-    let count = |synth: &Synth| {
-        let btf = Btf::from_bytes(synth.bytes()).unwrap();
-        PreemptCount::read(&mut Reader { btf: &btf, lost: Vec::new() }, Arch::X86_64).unwrap()
-    };
-    assert_eq!(count(&synth).place, PreemptPlace::PcpuHot { offset: 8 });
-    assert_eq!(count(&synth).hardirq, 0x000f_0000);
-    synth.raw(14, false, 0, "local_interrupt_disable_state", long, &[0]);
-    assert_eq!(count(&synth).hardirq, 0x0f00_0000);
+    assert_eq!(preempt_count(&synth).hardirq, 0x000f_0000);
+    synth.variable("local_interrupt_disable_state", long);
+    assert_eq!(preempt_count(&synth).hardirq, 0x0f00_0000);
+}
+
+#[test]
+fn a_per_cpu_variable_is_found_from_the_run_queue() {
+    let mut synth = Synth::new();
+    let long = synth.int("long", 8);
+    let hot = synth.structure("pcpu_hot", 64, &[("current_task", long, 0), ("preempt_count", long, 64)]);
+    let pointer = synth.pointer(0);
+    let entity = synth.structure("sched_entity", 64, &[("load", long, 0), ("cfs_rq", pointer, 128)]);
+    synth.structure("task_struct", 256, &[("flags", long, 0), ("se", entity, 512)]);
+    synth.structure("cfs_rq", 64, &[("load", long, 0), ("rq", pointer, 64)]);
+    let hot = synth.variable("pcpu_hot", hot);
+    let queues = synth.variable("runqueues", long);
+    synth.section(".data..percpu", &[(hot, 4096, 64), (queues, 8192, 8)]);
+    let from_task = Some(PerCpuPath { cfs_rq: 80, rq: 8, distance: 8 - 4096 });
+    let place = PreemptPlace::PerCpu { symbol: "pcpu_hot", offset: 8, from_task };
+    assert_eq!(preempt_count(&synth).place, place);
 }
 
 #[test]
@@ -192,15 +210,14 @@ fn the_running_kernel() {
     println!("{layout:#?}");
 }
 
-/// The BTF of other kernels, as raw files named `….amd64.btf` or `….arm64.btf` in a directory that the
-/// environment names.
-#[test]
-fn other_kernels() {
+/// The BTF of other kernels: raw files named `….amd64.btf` or `….arm64.btf`, in a directory that the environment
+/// names.
+pub(crate) fn other_kernels() -> Vec<(String, Arch, Btf)> {
     let Some(directory) = std::env::var_os("IOSCOPE_TEST_BTF_DIR") else {
         eprintln!("SKIPPED: IOSCOPE_TEST_BTF_DIR names no directory of raw BTF files");
-        return;
+        return Vec::new();
     };
-    let mut seen = 0;
+    let mut kernels = Vec::new();
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
@@ -209,10 +226,16 @@ fn other_kernels() {
             Some("arm64") => Arch::Aarch64,
             _ => continue,
         };
-        let btf = Btf::from_file(&path).unwrap();
+        kernels.push((name, arch, Btf::from_file(&path).unwrap()));
+    }
+    assert!(!kernels.is_empty(), "no BTF there");
+    kernels
+}
+
+#[test]
+fn the_layout_of_other_kernels() {
+    for (name, arch, btf) in other_kernels() {
         let layout = KernelLayout::read(&btf, arch).unwrap_or_else(|error| panic!("{name}: {error}"));
         println!("{name}: {layout:#?}");
-        seen += 1;
     }
-    assert!(seen > 0, "no BTF there");
 }

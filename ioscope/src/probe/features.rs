@@ -1,0 +1,84 @@
+//! What ioscope uses of the kernel, feature by feature: the one table of it.
+//!
+//! `doctor` prints it, the header names what is missing, and the loader asks it before it loads a program whose
+//! hook may not be there. A row asks the BTF for what it needs, and not the version, wherever BTF can tell:
+//! distributions carry features to older kernels. Each row cites the kernel source that it rests on, under
+//! <https://github.com/torvalds/linux/tree/v6.12>.
+
+mod rows;
+#[cfg(test)]
+mod tests;
+
+use super::btf::Btf;
+use super::environment::Environment;
+
+pub use rows::FEATURES;
+
+/// What of the kernel a feature rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FeatureKind {
+    /// A place in the kernel where a program is attached.
+    Hook,
+    /// Something that programs or ioscope itself make use of.
+    Facility,
+}
+
+/// A row of the table.
+pub struct Feature {
+    /// What it is called, in `doctor` and in code that asks for it.
+    pub name: &'static str,
+    /// What of the kernel it rests on.
+    pub kind: FeatureKind,
+    /// Whether ioscope can do nothing at all without it.
+    pub essential: bool,
+    /// What it needs, with the first kernel that has it.
+    pub needs: &'static str,
+    /// What is lost where it is missing.
+    pub lost: &'static str,
+    /// Finds out whether it is there.
+    check: fn(&Btf, &Environment) -> Result<String, Missing>,
+}
+
+/// Why a feature is not there, and how to get it.
+pub(crate) struct Missing {
+    why: String,
+    how: String,
+}
+
+/// Whether a feature is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Support {
+    /// It is, in this form.
+    Yes(String),
+    /// It is not.
+    No {
+        /// What is missing.
+        why: String,
+        /// What ioscope cannot do for it.
+        lost: &'static str,
+        /// What would bring it.
+        how: String,
+    },
+}
+
+impl Support {
+    /// Whether the feature is there.
+    pub fn is_yes(&self) -> bool {
+        matches!(self, Self::Yes(_))
+    }
+}
+
+impl Feature {
+    /// Finds out whether it is there. Nothing is loaded or attached for it.
+    pub fn probe(&self, btf: &Btf, environment: &Environment) -> Support {
+        match (self.check)(btf, environment) {
+            Ok(detail) => Support::Yes(detail),
+            Err(Missing { why, how }) => Support::No { why, lost: self.lost, how },
+        }
+    }
+}
+
+/// The row of this name.
+pub fn feature(name: &str) -> Option<&'static Feature> {
+    FEATURES.iter().find(|feature| feature.name == name)
+}
