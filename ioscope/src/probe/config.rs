@@ -97,6 +97,12 @@ pub(super) fn pid_max() -> u32 {
         .clamp(1, PID_MAX_LIMIT)
 }
 
+/// Whether the kernel measures how long BPF programs run. It costs every program some 20 ns a run, so
+/// that ioscope leaves it as it is.
+pub(super) fn statistics_are_on() -> bool {
+    std::fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled").is_ok_and(|text| text.trim() == "1")
+}
+
 fn actions(arch: Arch) -> [u8; SYSCALLS] {
     let numbers = SyscallNumbers::of(arch);
     let mut actions = [action::NONE; SYSCALLS];

@@ -91,6 +91,7 @@ pub struct Session {
     drops: PerCpuArray<MapData, AsPod<Drops>>,
     stream: RingBuf<MapData>,
     hooks: Vec<HookStatus>,
+    statistics: bool,
 }
 
 impl Session {
@@ -144,6 +145,7 @@ impl Session {
             drops: PerCpuArray::try_from(take(&mut ebpf, "DROPS")?)?,
             stream: RingBuf::try_from(take(&mut ebpf, "STREAM")?)?,
             hooks: Vec::with_capacity(HOOKS.len()),
+            statistics: config::statistics_are_on(),
             ebpf,
         };
         for hook in HOOKS {
@@ -251,19 +253,24 @@ impl Session {
         Ok(total)
     }
 
-    /// How long the probes have run, all together, and how often. Zero unless the kernel's BPF
-    /// statistics are on.
-    pub fn run_time(&self) -> Result<(Duration, u64), ProbeError> {
-        let mut time = Duration::ZERO;
-        let mut count = 0;
+    /// How long the probes have run, all together, in nanoseconds; `None` unless the kernel's BPF
+    /// statistics are on and have seen them.
+    pub fn run_time_ns(&self) -> Result<Option<u64>, ProbeError> {
+        if !self.statistics {
+            return Ok(None);
+        }
+        let mut total = Duration::ZERO;
         for hook in self.hooks.iter().filter(|hook| hook.missing.is_none()) {
             if let Some(program) = self.ebpf.program(hook.hook.program) {
-                let info = program.info()?;
-                time += info.run_time();
-                count += info.run_count();
+                total += program.info()?.run_time();
             }
         }
-        Ok((time, count))
+        Ok(Some(u64::try_from(total.as_nanos()).unwrap_or(u64::MAX)))
+    }
+
+    /// A copy of a loop's entry; `None` when it is too busy for one.
+    pub fn copy(&self, slot: u32) -> Option<Box<LoopSlot>> {
+        self.loops.copy(slot)
     }
 
     /// Which loops stream: [`Control::STREAM_OFF`] and its siblings.

@@ -1,0 +1,247 @@
+//! Batches from a live session.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::Duration,
+};
+
+use ioscope_common::{COMM_LEN, Control, LoopSlot, status};
+use rustix::time::{ClockId, clock_gettime};
+
+use super::{Source, SourceError, Streaming};
+use crate::{
+    model::{Batch, Cost, Identity, LoopId, Sample},
+    probe::{Plan, ProbeError, Record, Session, hooks::HookStatus},
+    runtime::{PollerSharing, Recogniser},
+};
+
+/// How often a batch is taken while nothing streams: a copy of the counters costs little.
+const QUIET_TICK: Duration = Duration::from_millis(250);
+/// How often while loops stream: the buffer must not fill up in between.
+const STREAM_TICK: Duration = Duration::from_millis(20);
+/// At most so many records a batch: what is left waits for the next.
+const MAX_RECORDS: usize = 1 << 20;
+/// A runtime may show itself only once its libraries are loaded: it is looked for so often.
+const RECOGNITION_TRIES: u32 = 4;
+
+/// A live session as a source.
+pub struct LiveSource {
+    session: Session,
+    streaming: bool,
+    next_id: u64,
+    /// Who has which place, by the place.
+    tenants: HashMap<u32, Tenant>,
+    processes: HashMap<u32, Process>,
+    recogniser: Recogniser,
+}
+
+/// A loop in its place.
+struct Tenant {
+    id: LoopId,
+    kernel_tid: u32,
+    born: u64,
+    identity: Arc<Identity>,
+}
+
+/// What is known of a process, for all its loops.
+struct Process {
+    name: String,
+    runtime: Option<&'static str>,
+    shares_poller: bool,
+    tries: u32,
+}
+
+impl LiveSource {
+    /// Starts tracing.
+    ///
+    /// # Errors
+    /// When the kernel does not allow it.
+    pub fn start(plan: &Plan) -> Result<Self, ProbeError> {
+        Ok(Self {
+            session: Session::start(plan)?,
+            streaming: plan.stream != Control::STREAM_OFF,
+            next_id: 0,
+            tenants: HashMap::new(),
+            processes: HashMap::new(),
+            recogniser: Recogniser::default(),
+        })
+    }
+
+    /// Makes a process a target.
+    pub fn add_target(&mut self, process: u32) -> Result<(), ProbeError> {
+        self.session.add_target(process)
+    }
+
+    /// Detaches the probes; the next batch is the last, and exact.
+    pub fn detach(&mut self) -> Result<(), ProbeError> {
+        self.session.detach()
+    }
+
+    /// The loop in this place, who it is found out if it is new.
+    fn tenant(&mut self, slot: u32, entry: &LoopSlot) -> (LoopId, Arc<Identity>) {
+        let process = self.process(entry.tgid);
+        let (name, runtime) = (process.name.clone(), process.runtime);
+        let fresh = |id| Tenant {
+            id,
+            kernel_tid: entry.kernel_tid,
+            born: entry.machine.born,
+            identity: Arc::new(Identity {
+                pid: entry.tgid,
+                tid: entry.tid,
+                inner: (entry.inner_tid != entry.tid).then_some((entry.inner_tgid, entry.inner_tid)),
+                comm: text(&entry.comm),
+                process: name,
+                runtime,
+            }),
+        };
+        let next_id = &mut self.next_id;
+        let mut new = || {
+            *next_id += 1;
+            fresh(LoopId(*next_id))
+        };
+        let tenant = self.tenants.entry(slot).or_insert_with(&mut new);
+        let same = tenant.kernel_tid == entry.kernel_tid
+            && (tenant.born == entry.machine.born || entry.machine.returned_at == 0);
+        if !same {
+            *tenant = new();
+        } else if tenant.identity.runtime != runtime {
+            let mut identity = Identity::clone(&tenant.identity);
+            identity.runtime = runtime;
+            tenant.identity = Arc::new(identity);
+        }
+        tenant.born = entry.machine.born;
+        (tenant.id, Arc::clone(&tenant.identity))
+    }
+
+    fn process(&mut self, pid: u32) -> &Process {
+        let process = self.processes.entry(pid).or_insert_with(|| Process {
+            name: std::fs::read_to_string(format!("/proc/{pid}/comm"))
+                .map(|name| name.trim_end().to_owned())
+                .unwrap_or_default(),
+            runtime: None,
+            shares_poller: false,
+            tries: 0,
+        });
+        if process.runtime.is_none() && process.tries < RECOGNITION_TRIES {
+            process.tries += 1;
+            if let Some(runtime) = self.recogniser.recognise(pid) {
+                process.runtime = Some(runtime.name);
+                process.shares_poller = runtime.poller_sharing == PollerSharing::Shared;
+            }
+        }
+        process
+    }
+
+    fn sample(&mut self, slot: u32, entry: Box<LoopSlot>) -> Sample {
+        let (id, identity) = self.tenant(slot, &entry);
+        if entry.shared == 0 && self.processes.get(&entry.tgid).is_some_and(|process| process.shares_poller) {
+            self.session.set_shared(slot);
+        }
+        Sample {
+            id,
+            identity,
+            wake: entry.wake,
+            shared: entry.shared != 0,
+            machine: Box::new(entry.machine),
+        }
+    }
+}
+
+impl Source for LiveSource {
+    fn next_batch(&mut self) -> Result<Option<Batch>, SourceError> {
+        let mut batch = Batch { at: monotonic_ns(), ..Batch::default() };
+        // Copies first, then the stream: the records of a loop that has ended lie in the stream by then,
+        // and its place is given back only after they were taken out.
+        let mut entries = Vec::new();
+        self.session.scan(|slot, entry| entries.push((slot, entry)))?;
+        let mut ended = Vec::new();
+        for (slot, entry) in entries {
+            let over = entry.status == status::ENDED;
+            let sample = self.sample(slot, entry);
+            if over {
+                ended.push(slot);
+                batch.ended.push(sample.id);
+            }
+            batch.samples.push(sample);
+        }
+        let tenants = &self.tenants;
+        let mut unknown = Vec::new();
+        self.session.drain(MAX_RECORDS, |record| match record {
+            Record::Iteration(iteration) => match tenants.get(&iteration.slot) {
+                Some(tenant) => batch.iterations.push((tenant.id, iteration)),
+                None => unknown.push(iteration),
+            },
+            Record::Block(block) => {
+                if let Some(tenant) = tenants.get(&block.slot) {
+                    batch.blocks.push((tenant.id, block.block));
+                }
+            }
+        });
+        // Loops that were born after the copies were taken.
+        for iteration in unknown {
+            if let Some(entry) = self.session.copy(iteration.slot) {
+                let (id, _) = self.tenant(iteration.slot, &entry);
+                batch.iterations.push((id, iteration));
+            }
+        }
+        for slot in ended {
+            self.tenants.remove(&slot);
+            self.session.release(slot)?;
+        }
+        batch.drops = self.session.drops()?;
+        batch.cost = Cost { bpf_ns: self.session.run_time_ns()?, collector_cpu_ns: cpu_ns() };
+        Ok(Some(batch))
+    }
+
+    fn tick(&self) -> Duration {
+        if self.streaming { STREAM_TICK } else { QUIET_TICK }
+    }
+
+    fn stream(&mut self, which: Streaming<'_>) {
+        self.streaming = which != Streaming::Off;
+        match which {
+            Streaming::Off => self.session.set_stream(Control::STREAM_OFF),
+            Streaming::All => self.session.set_stream(Control::STREAM_ALL),
+            Streaming::Only(ids) => {
+                for (slot, tenant) in &self.tenants {
+                    self.session.mark(*slot, ids.contains(&tenant.id));
+                }
+                self.session.set_stream(Control::STREAM_MARKED);
+            }
+        }
+    }
+
+    fn set_stall_threshold(&mut self, threshold: Duration) {
+        self.session.set_stall_threshold(threshold);
+    }
+
+    fn attach(&self) -> &'static str {
+        "tracepoint"
+    }
+
+    fn hooks(&self) -> &[HookStatus] {
+        self.session.hooks()
+    }
+}
+
+/// A thread's name, up to its first zero byte.
+fn text(comm: &[u8; COMM_LEN]) -> String {
+    let end = comm.iter().position(|byte| *byte == 0).unwrap_or(COMM_LEN);
+    String::from_utf8_lossy(&comm[..end]).into_owned()
+}
+
+/// The probes' clock.
+fn monotonic_ns() -> u64 {
+    nanoseconds(ClockId::Monotonic)
+}
+
+/// CPU time of this process, all threads.
+fn cpu_ns() -> u64 {
+    nanoseconds(ClockId::ProcessCPUTime)
+}
+
+fn nanoseconds(clock: ClockId) -> u64 {
+    let time = clock_gettime(clock);
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
+}

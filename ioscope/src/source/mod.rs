@@ -1,0 +1,56 @@
+//! Where batches come from: a live session, or a recording. Whoever takes them does not know which.
+
+mod live;
+pub mod selection;
+
+use std::time::Duration;
+
+pub use live::LiveSource;
+
+use crate::{
+    model::{Batch, LoopId},
+    probe::{ProbeError, hooks::HookStatus},
+};
+
+/// A maker of batches.
+pub trait Source {
+    /// All that happened since the last batch; `None` when there will be no more.
+    ///
+    /// # Errors
+    /// When the kernel or the file does not let it go on.
+    fn next_batch(&mut self) -> Result<Option<Batch>, SourceError>;
+
+    /// How long to wait between two batches.
+    fn tick(&self) -> Duration;
+
+    /// Which loops stream their iterations from now on.
+    fn stream(&mut self, which: Streaming<'_>);
+
+    /// From which loop duration on a slice is a stall from now on.
+    fn set_stall_threshold(&mut self, threshold: Duration);
+
+    /// What the batches' facts come from, for people and JSON: `tracepoint`.
+    fn attach(&self) -> &str;
+
+    /// The hooks in use and missing; empty for a recording.
+    fn hooks(&self) -> &[HookStatus];
+}
+
+/// Which loops stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Streaming<'a> {
+    /// None.
+    Off,
+    /// All.
+    All,
+    /// These.
+    Only(&'a [LoopId]),
+}
+
+/// Why a source cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The kernel's side.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+}
