@@ -1,0 +1,92 @@
+//! A server program, running: started, waited for, and killed at the latest when it is dropped.
+
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// A server that is not ready, or does not exit, within this has failed.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// How one learns that a server is ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Readiness {
+    /// It prints a line `ready`.
+    Says,
+    /// It accepts a connection: one more than the load's.
+    Accepts,
+}
+
+/// A running server.
+#[derive(Debug)]
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) port: u16,
+    // What it was built into and configured from.
+    _directory: TempDir,
+}
+
+impl Server {
+    /// Starts it and waits until it is ready.
+    pub(crate) fn start(mut command: Command, readiness: Readiness, port: u16, directory: TempDir) -> Self {
+        let stdout = if readiness == Readiness::Says { Stdio::piped() } else { Stdio::null() };
+        let child = command.stdin(Stdio::null()).stdout(stdout).spawn();
+        let child = child.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        // From here on a panic kills it.
+        let mut server = Self { child, port, _directory: directory };
+        match readiness {
+            Readiness::Says => server.wait_for_word(),
+            Readiness::Accepts => server.wait_for_port(),
+        }
+        server
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for it to exit of its own accord.
+    pub(crate) fn wait(mut self) -> ExitStatus {
+        let end = Instant::now() + PATIENCE;
+        while Instant::now() < end {
+            if let Some(status) = self.child.try_wait().expect("it is our child") {
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        panic!("pid {} handled its requests and does not exit", self.pid());
+    }
+
+    fn wait_for_word(&mut self) {
+        let stdout = self.child.stdout.take().expect("it is piped");
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line).expect("a pipe can be read");
+        assert_eq!(line.trim_end(), "ready", "the server's first line");
+    }
+
+    fn wait_for_port(&mut self) {
+        let end = Instant::now() + PATIENCE;
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
+            let exited = self.child.try_wait().expect("it is our child");
+            assert!(exited.is_none(), "the server exited: {exited:?}");
+            assert!(Instant::now() < end, "the server does not listen on port {}", self.port);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Both fail when it has exited already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A port that is free now.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("there is a free port");
+    listener.local_addr().expect("it is bound").port()
+}
