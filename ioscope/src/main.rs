@@ -1,9 +1,16 @@
 //! The `ioscope` command.
 
-fn main() -> Result<(), ioscope::demo::DemoError> {
-    let mut arguments = std::env::args().skip(1);
-    match arguments.next().as_deref() {
-        Some("__worker") => ioscope::demo::worker_main(arguments),
-        _ => Ok(()),
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let cli = ioscope::cli::Cli::parse();
+    match ioscope::commands::run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("ioscope: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

@@ -8,6 +8,7 @@ mod error;
 pub mod features;
 pub mod hooks;
 pub mod kallsyms;
+pub mod launch;
 pub mod layout;
 mod memory;
 mod session;

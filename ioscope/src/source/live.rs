@@ -1,10 +1,6 @@
 //! Batches from a live session.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use ioscope_common::{COMM_LEN, Control, LoopSlot, status};
 use rustix::time::{ClockId, clock_gettime};
@@ -13,7 +9,7 @@ use super::{Source, SourceError, Streaming};
 use crate::{
     model::{Batch, Cost, Identity, LoopId, Sample},
     probe::{Plan, ProbeError, Record, Session, hooks::HookStatus},
-    runtime::{PollerSharing, Recogniser},
+    runtime::{PollerSharing, ProcessFacts, Recogniser, recognise_thread},
 };
 
 /// How often a batch is taken while nothing streams: a copy of the counters costs little.
@@ -47,8 +43,8 @@ struct Tenant {
 /// What is known of a process, for all its loops.
 struct Process {
     name: String,
-    runtime: Option<&'static str>,
-    shares_poller: bool,
+    facts: ProcessFacts,
+    recognised: bool,
     tries: u32,
 }
 
@@ -80,71 +76,71 @@ impl LiveSource {
 
     /// The loop in this place, who it is found out if it is new.
     fn tenant(&mut self, slot: u32, entry: &LoopSlot) -> (LoopId, Arc<Identity>) {
-        let process = self.process(entry.tgid);
-        let (name, runtime) = (process.name.clone(), process.runtime);
-        let fresh = |id| Tenant {
-            id,
-            kernel_tid: entry.kernel_tid,
-            born: entry.machine.born,
-            identity: Arc::new(Identity {
-                pid: entry.tgid,
-                tid: entry.tid,
-                inner: (entry.inner_tid != entry.tid).then_some((entry.inner_tgid, entry.inner_tid)),
-                comm: text(&entry.comm),
-                process: name,
-                runtime,
-            }),
+        let comm = text(&entry.comm);
+        let machine = &entry.machine;
+        // A thread that was found asleep may turn out to begin later, before its first return.
+        let is_same = |tenant: &Tenant| {
+            tenant.kernel_tid == entry.kernel_tid && (tenant.born == machine.born || machine.returned_at == 0)
         };
-        let next_id = &mut self.next_id;
-        let mut new = || {
-            *next_id += 1;
-            fresh(LoopId(*next_id))
-        };
-        let tenant = self.tenants.entry(slot).or_insert_with(&mut new);
-        let same = tenant.kernel_tid == entry.kernel_tid
-            && (tenant.born == entry.machine.born || entry.machine.returned_at == 0);
-        if !same {
-            *tenant = new();
-        } else if tenant.identity.runtime != runtime {
-            let mut identity = Identity::clone(&tenant.identity);
-            identity.runtime = runtime;
-            tenant.identity = Arc::new(identity);
+        if let Some(tenant) = self.tenants.get_mut(&slot).filter(|tenant| is_same(tenant))
+            && tenant.identity.runtime.is_some()
+        {
+            tenant.born = machine.born;
+            return (tenant.id, Arc::clone(&tenant.identity));
         }
-        tenant.born = entry.machine.born;
-        (tenant.id, Arc::clone(&tenant.identity))
+        let (process, runtime) = self.recognise(entry.tgid, &comm);
+        if let Some(tenant) = self.tenants.get_mut(&slot).filter(|tenant| is_same(tenant)) {
+            tenant.born = machine.born;
+            if tenant.identity.runtime != runtime.map(|runtime| runtime.0) {
+                let identity = Identity {
+                    runtime: runtime.map(|runtime| runtime.0),
+                    ..Identity::clone(&tenant.identity)
+                };
+                tenant.identity = Arc::new(identity);
+            }
+            return (tenant.id, Arc::clone(&tenant.identity));
+        }
+        if runtime.is_some_and(|(_, sharing)| sharing == PollerSharing::Shared) {
+            self.session.set_shared(slot);
+        }
+        self.next_id += 1;
+        let id = LoopId(self.next_id);
+        let identity = Arc::new(Identity {
+            pid: entry.tgid,
+            tid: entry.tid,
+            inner: (entry.inner_tid != entry.tid).then_some((entry.inner_tgid, entry.inner_tid)),
+            comm,
+            process,
+            runtime: runtime.map(|runtime| runtime.0),
+        });
+        let tenant =
+            Tenant { id, kernel_tid: entry.kernel_tid, born: machine.born, identity: Arc::clone(&identity) };
+        self.tenants.insert(slot, tenant);
+        (id, identity)
     }
 
-    fn process(&mut self, pid: u32) -> &Process {
+    /// A process's name, and the runtime of one of its threads.
+    fn recognise(&mut self, pid: u32, thread: &str) -> (String, Option<(&'static str, PollerSharing)>) {
         let process = self.processes.entry(pid).or_insert_with(|| Process {
             name: std::fs::read_to_string(format!("/proc/{pid}/comm"))
                 .map(|name| name.trim_end().to_owned())
                 .unwrap_or_default(),
-            runtime: None,
-            shares_poller: false,
+            facts: ProcessFacts::default(),
+            recognised: false,
             tries: 0,
         });
-        if process.runtime.is_none() && process.tries < RECOGNITION_TRIES {
+        if !process.recognised && process.tries < RECOGNITION_TRIES {
             process.tries += 1;
-            if let Some(runtime) = self.recogniser.recognise(pid) {
-                process.runtime = Some(runtime.name);
-                process.shares_poller = runtime.poller_sharing == PollerSharing::Shared;
-            }
+            process.facts = self.recogniser.facts(pid);
+            process.recognised = recognise_thread(&process.facts, thread).is_some();
         }
-        process
+        let runtime = recognise_thread(&process.facts, thread);
+        (process.name.clone(), runtime.map(|runtime| (runtime.name, runtime.poller_sharing)))
     }
 
     fn sample(&mut self, slot: u32, entry: Box<LoopSlot>) -> Sample {
         let (id, identity) = self.tenant(slot, &entry);
-        if entry.shared == 0 && self.processes.get(&entry.tgid).is_some_and(|process| process.shares_poller) {
-            self.session.set_shared(slot);
-        }
-        Sample {
-            id,
-            identity,
-            wake: entry.wake,
-            shared: entry.shared != 0,
-            machine: Box::new(entry.machine),
-        }
+        Sample { id, identity, wake: entry.wake, shared: entry.shared != 0, machine: Box::new(entry.machine) }
     }
 }
 
@@ -188,6 +184,10 @@ impl Source for LiveSource {
         for slot in ended {
             self.tenants.remove(&slot);
             self.session.release(slot)?;
+        }
+        if !batch.ended.is_empty() {
+            let tenants = &self.tenants;
+            self.processes.retain(|pid, _| tenants.values().any(|tenant| tenant.identity.pid == *pid));
         }
         batch.drops = self.session.drops()?;
         batch.cost = Cost { bpf_ns: self.session.run_time_ns()?, collector_cpu_ns: cpu_ns() };

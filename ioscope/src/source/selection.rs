@@ -122,7 +122,7 @@ fn check(pid: u32) -> Result<(), SelectionError> {
     match leader {
         Some(leader) if leader != pid => Err(SelectionError::Thread { tid: pid, pid: leader }),
         _ if identity.is_kernel_thread => Err(SelectionError::KernelThread(pid, identity.comm)),
-        _ if identity.elf_class == Some(ElfClass::Bits32) => {
+        _ if identity.elf_class == Some(ElfClass::Elf32) => {
             Err(SelectionError::ThirtyTwoBit(pid, identity.comm))
         }
         _ => Ok(()),

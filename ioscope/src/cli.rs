@@ -1,0 +1,228 @@
+//! The command line: what can be typed, as clap reads it. What it means is found out in
+//! [`commands`](crate::commands).
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Shows what event loops are doing, from the kernel, without touching the program.
+///
+/// Without a command, opens the terminal UI on the targets.
+#[derive(Debug, Parser)]
+#[command(name = "ioscope", version, max_term_width = 100, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Verb>,
+    /// For the terminal UI.
+    #[command(flatten)]
+    pub ui: UiArgs,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Count for a while, then print a summary.
+    Stat(StatArgs),
+    /// Print a line per iteration, as strace does per system call.
+    Trace(TraceArgs),
+    /// Say what this machine allows, feature by feature, and how to get what is missing.
+    Doctor(DoctorArgs),
+    /// Trace built-in loops of each kind, live: needs no target.
+    Demo(DemoArgs),
+    /// Run built-in loops to be traced by another ioscope, or by a test.
+    #[command(name = "__worker", hide = true)]
+    Worker {
+        /// What to run.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Attach empty probes until standard input ends: what tracing costs at least.
+    #[command(name = "__floor", hide = true)]
+    Floor,
+}
+
+/// What to trace.
+#[derive(Args, Clone, Debug, Default)]
+pub struct TargetArgs {
+    /// Processes, with all their threads: numbers, separated by commas; can be repeated.
+    #[arg(short, long = "pid", value_name = "PID", value_delimiter = ',')]
+    pub pids: Vec<u32>,
+    /// Processes by name: a glob such as `redis-*`; can be repeated. Processes that start later count.
+    #[arg(long, value_name = "GLOB")]
+    pub comm: Vec<String>,
+    /// Processes in a cgroup of version 2 and below: a path; can be repeated.
+    #[arg(long = "cgroup", value_name = "PATH")]
+    pub cgroups: Vec<PathBuf>,
+    /// Every process of the machine.
+    #[arg(short, long, conflicts_with_all = ["pids", "comm", "cgroups", "program"])]
+    pub all: bool,
+    /// The targets' children, too.
+    #[arg(short, long)]
+    pub follow: bool,
+    /// A program to start, traced from its first instruction, and its children.
+    #[arg(last = true, value_name = "COMMAND")]
+    pub program: Vec<OsString>,
+}
+
+impl TargetArgs {
+    /// Whether nothing was named.
+    pub fn is_empty(&self) -> bool {
+        self.pids.is_empty()
+            && self.comm.is_empty()
+            && self.cgroups.is_empty()
+            && !self.all
+            && self.program.is_empty()
+    }
+}
+
+/// How to trace.
+#[derive(Args, Clone, Debug)]
+pub struct TracingArgs {
+    /// From this loop duration on, it is a stall.
+    #[arg(long, value_name = "DURATION", default_value = "100ms", value_parser = duration)]
+    pub stall_threshold: Duration,
+    /// Room for so many loops at once; what is beyond is counted as dropped.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub max_loops: Option<u32>,
+    /// Size of the stream's buffer in MiB, a power of two.
+    #[arg(long, value_name = "MIB", default_value_t = 16, value_parser = power_of_two)]
+    pub buffer: u32,
+    /// Say more on standard error: the probes' own diagnostics, too.
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+/// The terminal UI.
+#[derive(Args, Clone, Debug)]
+pub struct UiArgs {
+    /// What to trace.
+    #[command(flatten)]
+    pub targets: TargetArgs,
+    /// How.
+    #[command(flatten)]
+    pub tracing: TracingArgs,
+}
+
+/// `stat`.
+#[derive(Args, Clone, Debug)]
+pub struct StatArgs {
+    /// What to trace.
+    #[command(flatten)]
+    pub targets: TargetArgs,
+    /// How.
+    #[command(flatten)]
+    pub tracing: TracingArgs,
+    /// Stop after this time; without it, at Ctrl-C or when the targets have ended.
+    #[arg(short, long, value_name = "DURATION", value_parser = duration)]
+    pub duration: Option<Duration>,
+    /// Print a summary of each interval, too.
+    #[arg(short, long, value_name = "DURATION", value_parser = duration)]
+    pub interval: Option<Duration>,
+    /// Print JSON: one object, or one a line with --interval.
+    #[arg(long)]
+    pub json: bool,
+    /// Print every loop in full, however many there are.
+    #[arg(long, conflicts_with = "json")]
+    pub details: bool,
+}
+
+/// `trace`.
+#[derive(Args, Clone, Debug)]
+pub struct TraceArgs {
+    /// What to trace.
+    #[command(flatten)]
+    pub targets: TargetArgs,
+    /// How.
+    #[command(flatten)]
+    pub tracing: TracingArgs,
+    /// Stop after this time; without it, at Ctrl-C or when the targets have ended.
+    #[arg(short, long, value_name = "DURATION", value_parser = duration)]
+    pub duration: Option<Duration>,
+    /// Print a JSON object a line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `doctor`.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct DoctorArgs {
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `demo`.
+#[derive(Args, Clone, Debug)]
+pub struct DemoArgs {
+    /// How to trace.
+    #[command(flatten)]
+    pub tracing: TracingArgs,
+    /// What to show.
+    #[arg(long, value_enum, default_value_t = DemoView::Auto)]
+    pub view: DemoView,
+    /// Stop after this time.
+    #[arg(short, long, value_name = "DURATION", value_parser = duration)]
+    pub duration: Option<Duration>,
+}
+
+/// What `demo` shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DemoView {
+    /// The terminal UI on a terminal, else `stat`.
+    Auto,
+    /// The terminal UI.
+    Ui,
+    /// The summary.
+    Stat,
+    /// A line per iteration.
+    Trace,
+}
+
+/// A duration with its unit; a bare number is seconds.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let parsed = match text.parse::<f64>() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?,
+        Err(_) => humantime::parse_duration(text)
+            .map_err(|error| format!("{error}; write for example 5s, 250ms or 1m30s"))?,
+    };
+    if parsed.is_zero() { Err("it must be longer than nothing".to_owned()) } else { Ok(parsed) }
+}
+
+fn power_of_two(text: &str) -> Result<u32, String> {
+    match text.parse::<u32>() {
+        Ok(value) if value.is_power_of_two() && value <= 1024 => Ok(value),
+        _ => Err("it must be a power of two from 1 to 1024".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_take_units_and_bare_seconds() {
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("5s"), Ok(Duration::from_secs(5)));
+        assert_eq!(duration("5"), Ok(Duration::from_secs(5)));
+        assert_eq!(duration("0.5"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
+        for bad in ["", "0", "0s", "-1", "five", "1e400", "nan"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn targets_are_lists_and_repeat() {
+        let cli = Cli::try_parse_from(["ioscope", "--pid", "1,2", "-p", "3"]).expect("valid");
+        assert_eq!(cli.ui.targets.pids, [1, 2, 3]);
+        assert!(Cli::try_parse_from(["ioscope", "--all", "--pid", "1"]).is_err());
+    }
+}

@@ -1,0 +1,22 @@
+//! One file a command: each wires a source, the model and an output together.
+
+mod run;
+mod stat;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::cli::{Cli, Verb};
+
+/// Does what the command line says. The exit code is 0, or a traced command's own.
+pub fn run(cli: Cli) -> Result<ExitCode> {
+    match cli.command {
+        Some(Verb::Stat(args)) => stat::run(&args),
+        Some(Verb::Worker { arguments }) => {
+            crate::demo::worker_main(arguments.into_iter())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => anyhow::bail!("not yet"),
+    }
+}

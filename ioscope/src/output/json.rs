@@ -1,0 +1,251 @@
+//! The JSON of `stat` and `report`. Versioned: fields are added, never changed or taken away.
+
+use std::{collections::BTreeMap, io};
+
+use ioscope_common::State;
+use serde::Serialize;
+
+use super::summary::{LoopSummary, Summary};
+use crate::{
+    model::{Distribution, special_syscall},
+    probe::{arch::Arch, syscalls},
+};
+
+/// The version of the format.
+const SCHEMA: u32 = 1;
+
+/// Writes a summary as one object: indented for people, or as one line.
+pub fn write(out: &mut impl io::Write, summary: &Summary, pretty: bool) -> io::Result<()> {
+    let document = Document::of(summary);
+    if pretty {
+        serde_json::to_writer_pretty(&mut *out, &document)?;
+    } else {
+        serde_json::to_writer(&mut *out, &document)?;
+    }
+    writeln!(out)
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: u32,
+    ioscope: &'static str,
+    kernel: String,
+    attach: &'a str,
+    elapsed_ns: u64,
+    loops: Vec<Loop<'a>>,
+    dropped: Dropped,
+    overhead: Overhead,
+}
+
+#[derive(Serialize)]
+struct Loop<'a> {
+    pid: u32,
+    tid: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace_pid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace_tid: Option<u32>,
+    comm: &'a str,
+    process: &'a str,
+    runtime: Option<&'static str>,
+    elapsed_ns: u64,
+    wait_calls: BTreeMap<&'static str, u64>,
+    iterations: u64,
+    ready_events: u64,
+    empty_wakeups: u64,
+    timeouts: u64,
+    check_ins: u64,
+    batch_full: u64,
+    errors: u64,
+    interrupted: u64,
+    restarts: u64,
+    submissions: u64,
+    errnos: BTreeMap<u32, u64>,
+    time_ns: BTreeMap<String, u64>,
+    utilisation: f64,
+    loop_duration_ns: Quantiles,
+    wakeup_latency_ns: Quantiles,
+    run_queue_delay_ns: Quantiles,
+    poll_delay_ns: Quantiles,
+    ready_per_wakeup: Quantiles,
+    pollers: Vec<Poller>,
+    blocked_in: Vec<Blocked>,
+    stalls: Stalls,
+    missed: u64,
+}
+
+#[derive(Serialize)]
+struct Quantiles {
+    count: u64,
+    mean: f64,
+    p50: u64,
+    p90: u64,
+    p99: u64,
+    p999: u64,
+    max: u64,
+}
+
+impl Quantiles {
+    fn of(distribution: &Distribution) -> Self {
+        Self {
+            count: distribution.count(),
+            mean: distribution.mean(),
+            p50: distribution.quantile(0.5),
+            p90: distribution.quantile(0.9),
+            p99: distribution.quantile(0.99),
+            p999: distribution.quantile(0.999),
+            max: distribution.max(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Poller {
+    kind: &'static str,
+    fd: i32,
+    iterations: u64,
+}
+
+#[derive(Serialize)]
+struct Blocked {
+    syscall: String,
+    count: u64,
+    total_ns: u64,
+    max_ns: u64,
+}
+
+#[derive(Serialize)]
+struct Stalls {
+    count: u64,
+    ongoing_ns: u64,
+    longest_ns: u64,
+    total_ns: u64,
+    threshold_ns: u64,
+}
+
+#[derive(Serialize)]
+struct Dropped {
+    ring_full: u64,
+    loops_full: u64,
+    targets_full: u64,
+    out_of_directory: u64,
+    compat_calls: u64,
+}
+
+#[derive(Serialize)]
+struct Overhead {
+    bpf_ns: Option<u64>,
+    collector_cpu_ns: u64,
+}
+
+impl<'a> Document<'a> {
+    fn of(summary: &'a Summary) -> Self {
+        Self {
+            schema: SCHEMA,
+            ioscope: env!("CARGO_PKG_VERSION"),
+            kernel: kernel(),
+            attach: &summary.attach,
+            elapsed_ns: summary.elapsed_ns,
+            loops: summary.loops.iter().map(|entry| Loop::of(entry, summary)).collect(),
+            dropped: Dropped {
+                ring_full: summary.drops.ring_full,
+                loops_full: summary.drops.loops_full,
+                targets_full: summary.drops.targets_full,
+                out_of_directory: summary.drops.out_of_directory,
+                compat_calls: summary.drops.compat_calls,
+            },
+            overhead: Overhead {
+                bpf_ns: summary.cost.bpf_ns,
+                collector_cpu_ns: summary.cost.collector_cpu_ns,
+            },
+        }
+    }
+}
+
+impl<'a> Loop<'a> {
+    fn of(entry: &'a LoopSummary, summary: &Summary) -> Self {
+        let LoopSummary { identity, stats, ongoing_stall_ns } = entry;
+        let counters = &stats.counters;
+        Self {
+            pid: identity.pid,
+            tid: identity.tid,
+            namespace_pid: identity.inner.map(|inner| inner.0),
+            namespace_tid: identity.inner.map(|inner| inner.1),
+            comm: &identity.comm,
+            process: &identity.process,
+            runtime: identity.runtime,
+            elapsed_ns: stats.elapsed_ns(),
+            wait_calls: ioscope_common::WaitCall::ALL
+                .into_iter()
+                .filter(|call| counters.returns[call.index()] > 0)
+                .map(|call| (call.name(), counters.returns[call.index()]))
+                .collect(),
+            iterations: stats.iterations(),
+            ready_events: counters.ready_events,
+            empty_wakeups: counters.empty_wakeups,
+            timeouts: counters.timeouts,
+            check_ins: counters.check_ins,
+            batch_full: counters.batch_full,
+            errors: counters.errors,
+            interrupted: counters.interrupted,
+            restarts: counters.restarts,
+            submissions: counters.submissions,
+            errnos: stats.errnos.iter().map(|entry| (entry.errno, entry.count)).collect(),
+            time_ns: State::ALL
+                .into_iter()
+                .map(|state| (state.name().to_ascii_lowercase(), stats.time_in(state)))
+                .collect(),
+            utilisation: stats.utilisation(),
+            loop_duration_ns: Quantiles::of(&stats.loop_duration),
+            wakeup_latency_ns: Quantiles::of(&stats.wakeup_latency),
+            run_queue_delay_ns: Quantiles::of(&stats.run_queue_delay),
+            poll_delay_ns: Quantiles::of(&stats.poll_delay),
+            ready_per_wakeup: Quantiles::of(&stats.ready_per_wakeup),
+            pollers: stats
+                .pollers
+                .iter()
+                .map(|poller| Poller {
+                    kind: poller.kind.name(),
+                    fd: poller.fd,
+                    iterations: poller.iterations,
+                })
+                .collect(),
+            blocked_in: stats
+                .blockers
+                .iter()
+                .map(|blocker| (syscall_name(blocker.syscall), blocker))
+                .chain(stats.other_blockers.iter().map(|blocker| ("others".to_owned(), blocker)))
+                .map(|(syscall, blocker)| Blocked {
+                    syscall,
+                    count: blocker.count,
+                    total_ns: blocker.total_ns,
+                    max_ns: blocker.max_ns,
+                })
+                .collect(),
+            stalls: Stalls {
+                count: counters.stalls,
+                ongoing_ns: *ongoing_stall_ns,
+                longest_ns: counters.longest_stall_ns,
+                total_ns: counters.stalled_ns,
+                threshold_ns: u64::try_from(summary.stall_threshold.as_nanos()).unwrap_or(u64::MAX),
+            },
+            missed: counters.impossible,
+        }
+    }
+}
+
+/// A system call's name; of a number that has none, the number.
+pub fn syscall_name(number: i32) -> String {
+    if let Some(name) = special_syscall(number) {
+        return name.to_owned();
+    }
+    let name = u32::try_from(number)
+        .ok()
+        .and_then(|number| Arch::host().and_then(|arch| syscalls::name(arch, number)));
+    name.map_or_else(|| format!("syscall {number}"), str::to_owned)
+}
+
+/// The running kernel's release.
+pub fn kernel() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}

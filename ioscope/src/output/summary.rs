@@ -1,0 +1,73 @@
+//! The summary of a run or of an interval: what `stat` and `report` print, as text or as JSON.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use ioscope_common::Drops;
+
+use crate::model::{Cost, Identity, LoopId, LoopModel, Model, Stats};
+
+/// What happened in a run, or in an interval of one.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// The hooks, by kind.
+    pub attach: String,
+    /// Nanoseconds that it covers.
+    pub elapsed_ns: u64,
+    /// From this loop duration on it is a stall.
+    pub stall_threshold: Duration,
+    /// The loops, in the order in which they were found.
+    pub loops: Vec<LoopSummary>,
+    /// What was dropped, in the whole run.
+    pub drops: Drops,
+    /// What tracing has cost, in the whole run.
+    pub cost: Cost,
+}
+
+/// What one loop did.
+#[derive(Clone, Debug)]
+pub struct LoopSummary {
+    /// Who it is.
+    pub identity: Arc<Identity>,
+    /// What it did.
+    pub stats: Stats,
+    /// How long the stall lasts that it is in, in nanoseconds; 0 for none.
+    pub ongoing_stall_ns: u64,
+}
+
+impl Summary {
+    /// Of the whole run so far.
+    pub fn of_run(model: &Model, attach: &str) -> Self {
+        Self::of(model, attach, model.elapsed_ns(), |model| model.stats.clone())
+    }
+
+    /// Of the time since the loops had these counts.
+    pub fn of_interval(
+        model: &Model,
+        attach: &str,
+        elapsed_ns: u64,
+        before: &HashMap<LoopId, Stats>,
+    ) -> Self {
+        Self::of(model, attach, elapsed_ns, |model| match before.get(&model.id) {
+            Some(before) => model.stats.since(before),
+            None => model.stats.clone(),
+        })
+    }
+
+    fn of(model: &Model, attach: &str, elapsed_ns: u64, stats: impl Fn(&LoopModel) -> Stats) -> Self {
+        Self {
+            attach: attach.to_owned(),
+            elapsed_ns,
+            stall_threshold: model.stall_threshold,
+            loops: model
+                .loops()
+                .map(|loop_model| LoopSummary {
+                    identity: Arc::clone(&loop_model.identity),
+                    stats: stats(loop_model),
+                    ongoing_stall_ns: loop_model.ongoing_stall(model.stall_threshold).unwrap_or(0),
+                })
+                .collect(),
+            drops: *model.drops(),
+            cost: model.cost(),
+        }
+    }
+}
