@@ -220,6 +220,14 @@ impl Group {
         if self.spec.start == Start::AfterGo {
             return Ok(());
         }
+        if self.spec.is_shared() {
+            // All tokens at once: one after the other, a thread could be woken by a token that is gone by the
+            // time it reads, and return twice.
+            return match self.stations.first() {
+                Some(station) => station.sources[0].add(u64::from(self.spec.threads)),
+                None => Ok(()),
+            };
+        }
         self.stations.iter().try_for_each(|station| station.sources[0].add(1))
     }
 

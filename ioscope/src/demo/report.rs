@@ -51,6 +51,10 @@ pub struct PollerReport {
 
 /// One loop.
 ///
+/// A return is one that the program sees. Stopped and continued in a wait call, a process sees one return where
+/// the kernel leaves the call twice: `poll` goes on as `restart_syscall`, and `ppoll`, `select`, `pselect6`
+/// and `io_pgetevents` are entered again; the others return `EINTR`.
+///
 /// The counts include the return at "go" of [`Start::BeforeGo`](super::Start::BeforeGo). The spans of time
 /// are all zero without [`Spec::timing`](super::Spec::timing).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
