@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use super::{Bench, sys};
-use crate::packages::Package;
+use crate::{packages::Package, workspace::run};
 
 /// A way to trace a process. Known by its name.
 pub(super) struct Tracer {
@@ -153,7 +153,10 @@ impl Session {
         let (mut command, arguments, ready) = match &tracer.how {
             How::Not => return Ok(session),
             How::Ioscope(arguments, ready) => (Command::new(&bench.ioscope), *arguments, *ready),
-            How::Program(program, arguments, ready) => (Command::new(program), *arguments, *ready),
+            How::Program(program, arguments, ready) => {
+                mount_tracefs()?;
+                (Command::new(program), *arguments, *ready)
+            }
         };
         // `record` may refuse to write over a file.
         let _ = fs::remove_file(&session.file);
@@ -234,12 +237,14 @@ impl Session {
         })
     }
 
-    /// The last thing that it wrote to stderr.
+    /// What it wrote to stderr about its failure: the last line that speaks of an error, or the last.
     fn last_words(&self) -> String {
         let text = fs::read(&self.stderr).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
-        let last = text.lines().rev().map(str::trim).find(|line| !line.is_empty());
-        last.unwrap_or("it wrote nothing to stderr").to_owned()
+        let mut lines = text.lines().rev().map(str::trim).filter(|line| !line.is_empty());
+        let last = lines.clone().next();
+        let error = lines.find(|line| line.to_lowercase().contains("error"));
+        error.or(last).unwrap_or("it wrote nothing to stderr").to_owned()
     }
 }
 
@@ -250,6 +255,16 @@ impl Drop for Session {
             let _ = child.wait();
         }
     }
+}
+
+/// bpftrace and perf read the tracepoints' layouts there, and do not mount it themselves.
+fn mount_tracefs() -> Result<()> {
+    const TRACEFS: &str = "/sys/kernel/tracing";
+
+    if Path::new(TRACEFS).join("events").exists() {
+        return Ok(());
+    }
+    run(Command::new("mount").args(["-t", "tracefs", "tracefs", TRACEFS]))
 }
 
 fn has_perf_events(pid: u32) -> bool {
