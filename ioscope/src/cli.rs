@@ -38,7 +38,7 @@ pub enum Verb {
         arguments: Vec<String>,
     },
     /// Attach empty probes until standard input ends: what tracing costs at least.
-    #[command(name = "__floor", hide = true)]
+    #[command(name = "__floor", alias = "floor", hide = true)]
     Floor,
 }
 

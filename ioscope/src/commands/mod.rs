@@ -1,5 +1,6 @@
 //! One file a command: each wires a source, the model and an output together.
 
+mod floor;
 mod run;
 mod stat;
 
@@ -13,6 +14,7 @@ use crate::cli::{Cli, Verb};
 pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Some(Verb::Stat(args)) => stat::run(&args),
+        Some(Verb::Floor) => floor::run(),
         Some(Verb::Worker { arguments }) => {
             crate::demo::worker_main(arguments.into_iter())?;
             Ok(ExitCode::SUCCESS)

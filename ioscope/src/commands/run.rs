@@ -88,7 +88,7 @@ impl Run {
             stall_threshold: tracing.stall_threshold,
             diagnostics: tracing.verbose,
         };
-        let source = start_source(&plan)?;
+        let source = LiveSource::start(&plan).map_err(with_advice)?;
         let signals = Signals {
             interrupt: signal(SignalKind::interrupt()).context("signals cannot be caught")?,
             terminate: signal(SignalKind::terminate()).context("signals cannot be caught")?,
@@ -148,20 +148,16 @@ impl Run {
     }
 }
 
-/// Starts the source, or says what is missing and how to get it.
-fn start_source(plan: &Plan) -> Result<LiveSource> {
-    match LiveSource::start(plan) {
-        Ok(source) => Ok(source),
-        Err(error) => {
-            let advice = missing_privilege(&Environment::read());
-            match (error, advice) {
-                (ProbeError::NotPermitted | ProbeError::Btf(_) | ProbeError::ProgramBtf(_), Some(advice)) => {
-                    bail!("{advice}")
-                }
-                (error, _) => Err(error.into()),
-            }
+/// What to say when tracing cannot start: where a privilege or the like is missing, that and how to
+/// get it.
+pub(super) fn with_advice(error: ProbeError) -> anyhow::Error {
+    let advice = match error {
+        ProbeError::NotPermitted | ProbeError::Btf(_) | ProbeError::ProgramBtf(_) => {
+            missing_privilege(&Environment::read())
         }
-    }
+        _ => None,
+    };
+    advice.map_or_else(|| error.into(), |advice| anyhow::anyhow!("{advice}"))
 }
 
 /// Tells a waiting test or benchmark that the probes are attached.

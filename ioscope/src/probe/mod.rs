@@ -6,6 +6,7 @@ mod config;
 pub mod environment;
 mod error;
 pub mod features;
+mod floor;
 pub mod hooks;
 pub mod kallsyms;
 pub mod launch;
@@ -16,4 +17,5 @@ pub mod syscalls;
 
 pub use config::MAX_CGROUPS;
 pub use error::ProbeError;
+pub use floor::Floor;
 pub use session::{Plan, Record, Session, Targets};

@@ -26,7 +26,7 @@ use super::{
 };
 
 /// The probes, as committed; `cargo xtask build-ebpf` makes it.
-static OBJECT: &[u8] = aya::include_bytes_aligned!("ioscope.bpf.o");
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("ioscope.bpf.o");
 
 /// What to trace.
 #[derive(Clone, Debug, Default)]
