@@ -3,6 +3,7 @@
 mod floor;
 mod run;
 mod stat;
+mod ui;
 
 use std::process::ExitCode;
 
@@ -13,6 +14,7 @@ use crate::cli::{Cli, Verb};
 /// Does what the command line says. The exit code is 0, or a traced command's own.
 pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
+        None => ui::run(&cli.ui),
         Some(Verb::Stat(args)) => stat::run(&args),
         Some(Verb::Floor) => floor::run(),
         Some(Verb::Worker { arguments }) => {
