@@ -14,7 +14,7 @@ use crate::cli::{Cli, Verb};
 pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Some(Verb::Stat(args)) => stat::run(&args),
-        Some(Verb::Floor) => floor::run(),
+        Some(Verb::Floor { clock }) => floor::run(clock),
         Some(Verb::Worker { arguments }) => {
             crate::demo::worker_main(arguments.into_iter())?;
             Ok(ExitCode::SUCCESS)

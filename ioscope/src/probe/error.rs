@@ -64,7 +64,7 @@ impl ProbeError {
         if is_permission(&error) { Self::NotPermitted } else { Self::Load(error) }
     }
 
-    pub(super) fn from_attach(hook: &'static str, error: ProgramError) -> Self {
+    pub(super) fn from_attach(hook: &'static str, error: &ProgramError) -> Self {
         if is_permission(&error) {
             Self::NotPermitted
         } else {
