@@ -65,11 +65,7 @@ impl ProbeError {
     }
 
     pub(super) fn from_attach(hook: &'static str, error: &ProgramError) -> Self {
-        if is_permission(&error) {
-            Self::NotPermitted
-        } else {
-            Self::Hook { hook, reason: error.to_string() }
-        }
+        if is_permission(error) { Self::NotPermitted } else { Self::Hook { hook, reason: error.to_string() } }
     }
 }
 
