@@ -3,6 +3,8 @@
 mod floor;
 mod run;
 mod stat;
+mod trace;
+mod wakers;
 
 use std::process::ExitCode;
 
@@ -14,6 +16,7 @@ use crate::cli::{Cli, Verb};
 pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Some(Verb::Stat(args)) => stat::run(&args),
+        Some(Verb::Trace(args)) => trace::run(&args),
         Some(Verb::Floor) => floor::run(),
         Some(Verb::Worker { arguments }) => {
             crate::demo::worker_main(arguments.into_iter())?;

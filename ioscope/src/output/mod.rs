@@ -4,3 +4,4 @@ pub mod json;
 pub mod numbers;
 pub mod summary;
 pub mod text;
+pub mod trace;
