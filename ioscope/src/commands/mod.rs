@@ -1,5 +1,6 @@
 //! One file a command: each wires a source, the model and an output together.
 
+mod doctor;
 mod floor;
 mod run;
 mod stat;
@@ -17,6 +18,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Some(Verb::Stat(args)) => stat::run(&args),
         Some(Verb::Trace(args)) => trace::run(&args),
+        Some(Verb::Doctor(args)) => doctor::run(args),
         Some(Verb::Floor) => floor::run(),
         Some(Verb::Worker { arguments }) => {
             crate::demo::worker_main(arguments.into_iter())?;

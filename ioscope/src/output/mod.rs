@@ -1,5 +1,6 @@
 //! Text and JSON: each a function of the model.
 
+pub mod doctor;
 pub mod json;
 pub mod numbers;
 pub mod summary;

@@ -52,7 +52,7 @@ fn text(event: Event<'_>) -> String {
 fn json(event: Event<'_>) -> serde_json::Value {
     let mut out = Vec::new();
     write_json(&mut out, AT, &who(), event).unwrap();
-    assert_eq!(out.iter().filter(|byte| **byte == b'\n').count(), 1);
+    assert_eq!(out.split_inclusive(|byte| *byte == b'\n').count(), 1, "one line");
     serde_json::from_slice(&out).unwrap()
 }
 
