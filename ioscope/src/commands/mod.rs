@@ -1,8 +1,11 @@
 //! One file a command: each wires a source, the model and an output together.
 
+mod doctor;
 mod floor;
 mod run;
 mod stat;
+mod trace;
+mod wakers;
 
 use std::process::ExitCode;
 
@@ -14,6 +17,8 @@ use crate::cli::{Cli, Verb};
 pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Some(Verb::Stat(args)) => stat::run(&args),
+        Some(Verb::Trace(args)) => trace::run(&args),
+        Some(Verb::Doctor(args)) => doctor::run(args),
         Some(Verb::Floor { clock }) => floor::run(clock),
         Some(Verb::Worker { arguments }) => {
             crate::demo::worker_main(arguments.into_iter())?;

@@ -238,18 +238,20 @@ fn row(name: &str, distribution: &Distribution, format: fn(u64) -> String) -> Op
     })
 }
 
-/// What was dropped, if anything.
 fn write_drops(out: &mut impl io::Write, drops: &Drops) -> io::Result<()> {
-    for (number, what) in [
+    drop_lines(drops).try_for_each(|line| writeln!(out, "\n{line}"))
+}
+
+/// What was dropped, if anything, and why: a line each.
+pub fn drop_lines(drops: &Drops) -> impl Iterator<Item = String> {
+    [
         (drops.ring_full, "records dropped: the stream's buffer was full (--buffer makes it larger)"),
         (drops.loops_full, "threads not traced: no room for more loops (--max-loops makes more)"),
         (drops.targets_full, "processes not traced: no room for more targets"),
         (drops.out_of_directory, "threads not traced: kernel.pid_max was raised meanwhile (start again)"),
         (drops.compat_calls, "wait calls of 32-bit programs not traced: ioscope traces 64-bit programs only"),
-    ] {
-        if number > 0 {
-            writeln!(out, "\n{} {what}", count(number))?;
-        }
-    }
-    Ok(())
+    ]
+    .into_iter()
+    .filter(|(number, _)| *number > 0)
+    .map(|(number, what)| format!("{} {what}", count(number)))
 }
