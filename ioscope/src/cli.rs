@@ -25,6 +25,9 @@ pub enum Verb {
     /// Count for a while, then print a summary.
     Stat(StatArgs),
     /// Print a line per iteration, as strace does per system call.
+    ///
+    /// A line tells of a wait call and of the slice after it, until the next one; its time is when the
+    /// call returned, and it is printed when the slice has ended.
     Trace(TraceArgs),
     /// Say what this machine allows, feature by feature, and how to get what is missing.
     Doctor(DoctorArgs),
@@ -38,8 +41,12 @@ pub enum Verb {
         arguments: Vec<String>,
     },
     /// Attach empty probes until standard input ends: what tracing costs at least.
-    #[command(name = "__floor", alias = "floor", hide = true)]
-    Floor,
+    #[command(name = "__floor", hide = true)]
+    Floor {
+        /// Let them read the clock.
+        #[arg(long)]
+        clock: bool,
+    },
 }
 
 /// What to trace.
@@ -142,6 +149,9 @@ pub struct TraceArgs {
     /// Print a JSON object a line.
     #[arg(long)]
     pub json: bool,
+    /// Print sleeps outside the wait call, too: in which system call, and for how long.
+    #[arg(long)]
+    pub blocked: bool,
 }
 
 /// `doctor`.

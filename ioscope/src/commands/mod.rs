@@ -1,9 +1,12 @@
 //! One file a command: each wires a source, the model and an output together.
 
+mod doctor;
 mod floor;
 mod run;
 mod stat;
+mod trace;
 mod ui;
+mod wakers;
 
 use std::process::ExitCode;
 
@@ -16,7 +19,9 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         None => ui::run(&cli.ui),
         Some(Verb::Stat(args)) => stat::run(&args),
-        Some(Verb::Floor) => floor::run(),
+        Some(Verb::Trace(args)) => trace::run(&args),
+        Some(Verb::Doctor(args)) => doctor::run(args),
+        Some(Verb::Floor { clock }) => floor::run(clock),
         Some(Verb::Worker { arguments }) => {
             crate::demo::worker_main(arguments.into_iter())?;
             Ok(ExitCode::SUCCESS)

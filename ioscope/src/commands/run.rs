@@ -73,6 +73,7 @@ pub(super) enum Event {
 }
 
 /// Why the run loop gives the command a turn.
+#[derive(Clone, Copy)]
 pub(super) enum Turn<'a> {
     /// A batch has come.
     Batch(&'a Batch),

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, io};
 
-use ioscope_common::State;
+use ioscope_common::{Drops, State};
 use serde::Serialize;
 
 use super::summary::{LoopSummary, Summary};
@@ -38,6 +38,7 @@ struct Document<'a> {
 }
 
 #[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "the contract's names")]
 struct Loop<'a> {
     pid: u32,
     tid: u32,
@@ -123,13 +124,26 @@ struct Stalls {
     threshold_ns: u64,
 }
 
+/// What was dropped.
 #[derive(Serialize)]
-struct Dropped {
+pub(super) struct Dropped {
     ring_full: u64,
     loops_full: u64,
     targets_full: u64,
     out_of_directory: u64,
     compat_calls: u64,
+}
+
+impl From<&Drops> for Dropped {
+    fn from(drops: &Drops) -> Self {
+        Self {
+            ring_full: drops.ring_full,
+            loops_full: drops.loops_full,
+            targets_full: drops.targets_full,
+            out_of_directory: drops.out_of_directory,
+            compat_calls: drops.compat_calls,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -147,13 +161,7 @@ impl<'a> Document<'a> {
             attach: &summary.attach,
             elapsed_ns: summary.elapsed_ns,
             loops: summary.loops.iter().map(|entry| Loop::of(entry, summary)).collect(),
-            dropped: Dropped {
-                ring_full: summary.drops.ring_full,
-                loops_full: summary.drops.loops_full,
-                targets_full: summary.drops.targets_full,
-                out_of_directory: summary.drops.out_of_directory,
-                compat_calls: summary.drops.compat_calls,
-            },
+            dropped: Dropped::from(&summary.drops),
             overhead: Overhead {
                 bpf_ns: summary.cost.bpf_ns,
                 collector_cpu_ns: summary.cost.collector_cpu_ns,

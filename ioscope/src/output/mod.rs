@@ -1,6 +1,8 @@
 //! Text and JSON: each a function of the model.
 
+pub mod doctor;
 pub mod json;
 pub mod numbers;
 pub mod summary;
 pub mod text;
+pub mod trace;

@@ -2,6 +2,7 @@
 
 pub mod arch;
 pub mod btf;
+pub mod clock;
 mod config;
 pub mod environment;
 mod error;

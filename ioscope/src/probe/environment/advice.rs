@@ -83,12 +83,17 @@ fn no_capability(environment: &Environment) -> Option<Advice> {
             "start the container with --cap-add=BPF,PERFMON,SYS_PTRACE,DAC_READ_SEARCH,SYSLOG --pid=host (or --privileged)",
         ));
     }
-    let path =
-        environment.process.executable.known().map_or("$(command -v ioscope)".into(), |path| quote(path));
     Some(advice(
         format!("tracing needs {missing}"),
-        format!("run `sudo ioscope …`, or once `sudo setcap {CAPABILITIES}+ep {path}`"),
+        format!("run `sudo ioscope …`, or once `{}`", setcap_command(environment)),
     ))
+}
+
+/// The command that lets this program trace for whoever may run it.
+pub fn setcap_command(environment: &Environment) -> String {
+    let path =
+        environment.process.executable.known().map_or("$(command -v ioscope)".into(), |path| quote(path));
+    format!("sudo setcap {CAPABILITIES}+ep {path}")
 }
 
 fn user_namespace(environment: &Environment) -> Option<Advice> {

@@ -1,0 +1,230 @@
+//! `ioscope doctor`: what this machine allows. It looks around, and then it tries.
+
+use std::{
+    io::{self, ErrorKind, Write as _},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use ioscope_common::Control;
+
+use crate::{
+    cli::DoctorArgs,
+    output::doctor::{Fact, Item, Report, write_json, write_text},
+    probe::{
+        Plan, ProbeError, Session, Targets,
+        btf::Btf,
+        environment::{self, Capabilities, Environment, missing_privilege, setcap_command},
+        features::{FEATURES, Support},
+        hooks::{HOOKS, Hook, HookStatus},
+    },
+};
+
+/// Runs the command. The exit code says whether tracing works.
+pub(super) fn run(args: DoctorArgs) -> Result<ExitCode> {
+    let report = examine();
+    let mut out = io::stdout().lock();
+    let printed = if args.json { write_json(&mut out, &report) } else { write_text(&mut out, &report) };
+    match printed.and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+        printed => printed.context("standard output cannot be written")?,
+    }
+    Ok(if report.works { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn examine() -> Report {
+    let environment = Environment::read();
+    let attempt = attempt();
+    let (problem, remedy) = match &attempt {
+        Ok(_) => (None, None),
+        Err(error) => match missing_privilege(&environment) {
+            Some(advice) => (Some(advice.problem), Some(advice.remedy)),
+            None => (Some(error.to_string()), None),
+        },
+    };
+    Report {
+        schema: 1,
+        ioscope: env!("CARGO_PKG_VERSION"),
+        works: attempt.is_ok(),
+        problem,
+        remedy,
+        machine: machine(&environment),
+        privileges: privileges(&environment),
+        features: features(&environment),
+        hooks: hooks(&attempt),
+        setcap: setcap_command(&environment),
+    }
+}
+
+/// Loads and attaches everything, to trace nothing, and takes it away again.
+fn attempt() -> Result<Vec<HookStatus>, ProbeError> {
+    let plan = Plan {
+        targets: Targets::default(),
+        capacity: 1,
+        stream_bytes: 4096,
+        stream: Control::STREAM_OFF,
+        stall_threshold: Duration::from_millis(100),
+        diagnostics: false,
+    };
+    Ok(Session::start(&plan)?.hooks().to_vec())
+}
+
+fn machine(environment: &Environment) -> Vec<Fact> {
+    let process = &environment.process;
+    let namespace = |fact: &environment::Fact<environment::Namespace>| match fact {
+        environment::Fact::Known(namespace) if namespace.initial => "the initial one".to_owned(),
+        environment::Fact::Known(namespace) => format!("{}, a container's", namespace.inode),
+        environment::Fact::Unknown(reason) => format!("unknown ({reason})"),
+    };
+    let path = |fact: &environment::Fact<std::path::PathBuf>| match fact {
+        environment::Fact::Known(path) => path.display().to_string(),
+        environment::Fact::Unknown(reason) => reason.clone(),
+    };
+    let mut facts = vec![
+        Fact { name: "ioscope", value: env!("CARGO_PKG_VERSION").to_owned() },
+        Fact { name: "kernel", value: process.kernel_release.clone() },
+        Fact { name: "architecture", value: process.machine.clone() },
+        Fact {
+            name: "BTF",
+            value: match &environment.btf {
+                environment::Fact::Known(bytes) => format!("{} KiB", bytes >> 10),
+                environment::Fact::Unknown(reason) => format!("none ({reason})"),
+            },
+        },
+        Fact { name: "lockdown", value: environment.lockdown.to_string() },
+        Fact {
+            name: "security modules",
+            value: match &environment.security_modules {
+                environment::Fact::Known(modules) => modules.join(", "),
+                environment::Fact::Unknown(reason) => format!("unknown ({reason})"),
+            },
+        },
+        Fact {
+            name: "BPF compiler",
+            value: if environment.bpf_jit_enable == environment::Fact::Known(0) {
+                "off: the probes take many times longer; `sudo sysctl net.core.bpf_jit_enable=1`".to_owned()
+            } else {
+                "on, or not known to be off".to_owned()
+            },
+        },
+        Fact { name: "pid namespace", value: namespace(&environment.pid_namespace) },
+        Fact { name: "user namespace", value: namespace(&environment.user_namespace) },
+        Fact { name: "cgroups, for --cgroup", value: path(&environment.cgroup2) },
+    ];
+    if !environment.container.is_empty() {
+        facts.push(Fact { name: "container", value: environment.container.join(", ") });
+    }
+    facts
+}
+
+/// A privilege, and what it is for.
+struct Privilege {
+    name: &'static str,
+    essential: bool,
+    held: fn(&Capabilities) -> bool,
+    gives: &'static str,
+}
+
+const PRIVILEGES: [Privilege; 5] = [
+    Privilege {
+        name: "CAP_BPF",
+        essential: true,
+        held: |held| held.bpf || held.sys_admin,
+        gives: "loading the probes",
+    },
+    Privilege {
+        name: "CAP_PERFMON",
+        essential: true,
+        held: |held| held.perfmon || held.sys_admin,
+        gives: "attaching them, and reading the kernel's memory",
+    },
+    Privilege {
+        name: "CAP_SYS_PTRACE",
+        essential: false,
+        held: |held| held.sys_ptrace,
+        gives: "recognising runtimes in other users' processes",
+    },
+    Privilege {
+        name: "CAP_DAC_READ_SEARCH",
+        essential: false,
+        held: |held| held.dac_read_search,
+        gives: "reading other users' executables, for runtimes and symbols",
+    },
+    Privilege { name: "CAP_SYSLOG", essential: false, held: |held| held.syslog, gives: "kernel symbols" },
+];
+
+fn privileges(environment: &Environment) -> Vec<Item> {
+    let held = environment.process.capabilities.known();
+    PRIVILEGES
+        .iter()
+        .map(|privilege| {
+            let works = held.map(privilege.held);
+            let is_missing = works == Some(false);
+            Item {
+                name: privilege.name,
+                essential: privilege.essential,
+                works,
+                detail: if is_missing { "this process lacks it" } else { privilege.gives }.to_owned(),
+                lost: is_missing.then(|| privilege.gives.to_owned()),
+                how: is_missing.then(|| "sudo, or the setcap command below".to_owned()),
+            }
+        })
+        .collect()
+}
+
+fn features(environment: &Environment) -> Vec<Item> {
+    let btf = match Btf::from_sys_fs() {
+        Ok(btf) => btf,
+        Err(error) => {
+            let unknown = |feature: &crate::probe::features::Feature| Item {
+                name: feature.name,
+                essential: feature.essential,
+                works: None,
+                detail: error.to_string(),
+                lost: None,
+                how: None,
+            };
+            return FEATURES.iter().map(unknown).collect();
+        }
+    };
+    FEATURES
+        .iter()
+        .map(|feature| {
+            let (works, detail, lost, how) = match feature.probe(&btf, environment) {
+                Support::Yes(detail) => (true, detail, None, None),
+                Support::No { why, lost, how } => (false, why, Some(lost.to_owned()), Some(how)),
+            };
+            Item { name: feature.name, essential: feature.essential, works: Some(works), detail, lost, how }
+        })
+        .collect()
+}
+
+fn hooks(attempt: &Result<Vec<HookStatus>, ProbeError>) -> Vec<Item> {
+    let item = |hook: &'static Hook, works: Option<bool>, detail: &str| Item {
+        name: hook.name,
+        essential: hook.required,
+        works,
+        detail: detail.to_owned(),
+        lost: (works == Some(false)).then(|| hook.gives.to_owned()),
+        how: None,
+    };
+    match attempt {
+        Ok(hooks) => hooks
+            .iter()
+            .map(|HookStatus { hook, missing }| match missing {
+                Some(reason) => item(hook, Some(false), reason),
+                None => item(hook, Some(true), hook.gives),
+            })
+            .collect(),
+        Err(error) => HOOKS
+            .iter()
+            .map(|hook| match error {
+                ProbeError::Hook { hook: failed, reason } if *failed == hook.name => {
+                    item(hook, Some(false), reason)
+                }
+                _ => item(hook, None, "not tried"),
+            })
+            .collect(),
+    }
+}

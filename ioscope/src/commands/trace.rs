@@ -1,0 +1,216 @@
+//! `ioscope trace`: a line per iteration.
+
+use std::{
+    collections::HashMap,
+    io::{self, BufWriter, ErrorKind, StdoutLock, Write},
+    process::ExitCode,
+    sync::Arc,
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result};
+use ioscope_common::{Block, Iteration, State};
+
+use super::{
+    run::{self, Run, block_on},
+    wakers::Wakers,
+};
+use crate::{
+    cli::TraceArgs,
+    model::{Batch, Identity, LoopId, Present, Sample},
+    output::{
+        text::drop_lines,
+        trace::{Call, Event, Moment, Turn, write_json, write_json_drops, write_text},
+    },
+    probe::clock::WallClock,
+};
+
+/// Runs the command.
+pub(super) fn run(args: &TraceArgs) -> Result<ExitCode> {
+    block_on(async {
+        let run = Run::start(&args.targets, &args.tracing, true)?;
+        let mut printer = Printer::new(args);
+        run.watch(args.duration, |turn, _| match turn {
+            run::Turn::Batch(batch) => printer.batch(batch),
+            run::Turn::Last(batch) => printer.last(batch),
+        })
+        .await
+    })
+}
+
+/// Prints what batches bring.
+struct Printer {
+    out: BufWriter<StdoutLock<'static>>,
+    json: bool,
+    blocked: bool,
+    /// Nobody reads any more.
+    closed: bool,
+    surroundings: Surroundings,
+    loops: HashMap<LoopId, Arc<Identity>>,
+    /// What the batch holds, with its time.
+    lines: Vec<(u64, LoopId, Line)>,
+    /// Of loops that were born after the batch's samples were taken: the next one tells who they are.
+    early: Vec<(u64, LoopId, Line)>,
+}
+
+/// What a line tells beside its record.
+struct Surroundings {
+    clock: WallClock,
+    wakers: Wakers,
+    /// From this loop duration on, in nanoseconds, it is a stall.
+    stall_ns: u64,
+}
+
+/// What becomes a line.
+#[derive(Clone, Copy)]
+enum Line {
+    Iteration(Iteration),
+    Unfinished(Iteration),
+    Block(Block),
+    Waiting(Call, u64),
+}
+
+impl Printer {
+    fn new(args: &TraceArgs) -> Self {
+        Self {
+            out: BufWriter::with_capacity(1 << 16, io::stdout().lock()),
+            json: args.json,
+            blocked: args.blocked,
+            closed: false,
+            surroundings: Surroundings {
+                clock: WallClock::default(),
+                wakers: Wakers::default(),
+                stall_ns: u64::try_from(args.tracing.stall_threshold.as_nanos()).unwrap_or(u64::MAX),
+            },
+            loops: HashMap::new(),
+            lines: Vec::new(),
+            early: Vec::new(),
+        }
+    }
+
+    /// Prints a batch; `false` when nobody reads any more.
+    fn batch(&mut self, batch: &Batch) -> Result<bool> {
+        self.take(batch);
+        let printed = self.print();
+        self.check(printed)?;
+        for id in &batch.ended {
+            self.loops.remove(id);
+        }
+        Ok(!self.closed)
+    }
+
+    /// Prints the last batch, and what has not ended by now.
+    fn last(&mut self, batch: &Batch) -> Result<bool> {
+        self.take(batch);
+        let unfinished = batch.samples.iter().filter_map(|sample| unfinished(sample, batch.at));
+        self.lines.extend(unfinished);
+        let mut printed = self.print();
+        if self.json && !self.closed {
+            printed = printed.and_then(|()| write_json_drops(&mut self.out, &batch.drops));
+        }
+        let printed = printed.and_then(|()| self.out.flush());
+        self.check(printed)?;
+        for line in drop_lines(&batch.drops) {
+            eprintln!("ioscope: {line}");
+        }
+        Ok(false)
+    }
+
+    /// Takes in a batch, in the order of time.
+    fn take(&mut self, batch: &Batch) {
+        self.surroundings.clock = WallClock::now();
+        for sample in &batch.samples {
+            let known = self.loops.get(&sample.id);
+            if !known.is_some_and(|identity| Arc::ptr_eq(identity, &sample.identity)) {
+                self.loops.insert(sample.id, Arc::clone(&sample.identity));
+            }
+        }
+        self.lines.append(&mut self.early);
+        let iterations =
+            batch.iterations.iter().map(|(id, record)| (record.returned_at, *id, Line::Iteration(*record)));
+        self.lines.extend(iterations);
+        if self.blocked {
+            self.lines.extend(batch.blocks.iter().map(|(id, block)| (block.since, *id, Line::Block(*block))));
+        }
+        let now = Instant::now();
+        for (_, record) in &batch.iterations {
+            self.surroundings.wakers.look_up(record.waker, now);
+        }
+    }
+
+    /// Writes the lines of the loops that are known.
+    fn print(&mut self) -> io::Result<()> {
+        self.lines.sort_by_key(|(at, ..)| *at);
+        let mut lines = std::mem::take(&mut self.lines);
+        for (at, id, line) in lines.drain(..) {
+            let Some(identity) = self.loops.get(&id) else {
+                self.early.push((at, id, line));
+                continue;
+            };
+            if self.closed {
+                continue;
+            }
+            let write = if self.json { write_json } else { write_text };
+            write(&mut self.out, self.surroundings.moment(at), identity, self.surroundings.event(&line))?;
+        }
+        self.lines = lines;
+        if self.closed { Ok(()) } else { self.out.flush() }
+    }
+
+    /// A pipe that nobody reads is the end, and no error.
+    fn check(&mut self, printed: io::Result<()>) -> Result<()> {
+        match printed {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                self.closed = true;
+                Ok(())
+            }
+            printed => printed.context("standard output cannot be written"),
+        }
+    }
+}
+
+impl Surroundings {
+    const fn moment(&self, at: u64) -> Moment {
+        Moment {
+            monotonic_ns: at,
+            unix_ns: self.clock.unix_ns(at),
+            time_of_day_ns: self.clock.time_of_day_ns(at),
+        }
+    }
+
+    fn event<'a>(&'a self, line: &'a Line) -> Event<'a> {
+        match line {
+            Line::Iteration(record) => Event::Iteration(self.turn(record, false)),
+            Line::Unfinished(record) => Event::Iteration(self.turn(record, true)),
+            Line::Block(block) => Event::Block(block),
+            Line::Waiting(call, ns) => Event::Waiting(*call, *ns),
+        }
+    }
+
+    fn turn<'a>(&'a self, record: &'a Iteration, unfinished: bool) -> Turn<'a> {
+        let waker = self.wakers.name(record.waker);
+        Turn { record, waker, unfinished, stall: record.loop_ns >= self.stall_ns }
+    }
+}
+
+/// What a loop is in the middle of: its slice, or its wait call.
+fn unfinished(sample: &Sample, at: u64) -> Option<(u64, LoopId, Line)> {
+    let machine = &sample.machine;
+    if machine.ended != 0 || machine.restarting != 0 || machine.call == 0 {
+        return None;
+    }
+    let present = Present::of(machine, sample.wake, sample.shared, at);
+    if machine.in_wait != 0 {
+        let ns = at.saturating_sub(machine.entered_at);
+        return Some((at, sample.id, Line::Waiting(Call::present(machine), ns)));
+    }
+    let loop_ns = present.slice_ns.filter(|_| machine.last.loop_ns == Iteration::UNFINISHED)?;
+    let now = |state| if present.state == state { present.for_ns } else { 0 };
+    let record = Iteration {
+        loop_ns,
+        blocked_ns: machine.slice_blocked_ns + now(State::Blocked),
+        parked_ns: machine.slice_parked_ns + now(State::Parked),
+        ..machine.last
+    };
+    Some((machine.returned_at, sample.id, Line::Unfinished(record)))
+}
