@@ -11,7 +11,11 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use ioscope::probe::environment::{Environment, missing_privilege};
+use ioscope::{
+    demo::{Pattern, Slice, Spec, Work},
+    probe::environment::{Environment, missing_privilege},
+};
+use ioscope_common::WaitCall;
 use rustix::process::{Pid, Signal, kill_process};
 use terminal::Terminal;
 
@@ -26,13 +30,28 @@ fn may_trace() -> bool {
     false
 }
 
-/// The loops of `ioscope demo`, in a process of their own.
+/// Two loops in a process of their own, which leave the machine to others: a healthy one, and one that stalls
+/// every second.
 struct Worker(Child);
+
+fn specs() -> [Spec; 2] {
+    let healthy = Spec {
+        comm: Some("healthy".to_owned()),
+        period_ns: 5_000_000,
+        ..Spec::new(WaitCall::EpollPwait, Pattern::Ticker)
+    };
+    let stalling = Spec {
+        comm: Some("stalling".to_owned()),
+        work: vec![Slice::each(1_000_000_000, Work::SleepInHandler { ns: 600_000_000 })],
+        ..healthy.clone()
+    };
+    [healthy, stalling]
+}
 
 impl Worker {
     fn start() -> Self {
         let mut child = Command::new(IOSCOPE)
-            .args(["__worker", "scenarios"])
+            .args(["__worker", &serde_json::to_string(&specs()).expect("it is JSON")])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -59,7 +78,7 @@ impl Drop for Worker {
 /// ioscope on the worker, with its first screen there.
 fn watch(worker: &Worker) -> Terminal {
     let mut terminal = Terminal::run(80, 24, &[IOSCOPE, "--pid", &worker.pid()]);
-    terminal.wait_for("epoll-overload");
+    terminal.wait_for("healthy");
     terminal
 }
 
@@ -72,7 +91,7 @@ fn a_session_with_keys_and_sizes_leaves_the_terminal_as_it_was() {
     let mut terminal = watch(&worker);
     assert!(terminal.screen().alternate_screen() && terminal.screen().hide_cursor());
     assert!(terminal.is_raw());
-    for text in ["own CPU", "tracepoint", "shared-worker-1", "STALLS", "q quit"] {
+    for text in ["own CPU", "tracepoint", "stalling", "STALLS", "q quit"] {
         terminal.wait_for(text);
     }
     terminal.wait_for("STALLED");
@@ -82,9 +101,9 @@ fn a_session_with_keys_and_sizes_leaves_the_terminal_as_it_was() {
     terminal.type_in("q");
     terminal.wait_for_no("keys and states");
     terminal.type_in("jj");
-    terminal.wait_for("2/8");
+    terminal.wait_for("2/2");
     terminal.type_in("\x1b[A");
-    terminal.wait_for("1/8");
+    terminal.wait_for("1/2");
     terminal.type_in("s");
     terminal.wait_for("▼/S");
     terminal.type_in("r");
@@ -138,9 +157,9 @@ fn a_stop_and_a_continue_bring_the_screen_back() {
     terminal.watch_for(std::time::Duration::from_millis(100));
     terminal.take_back();
     assert!(!terminal.is_raw());
-    assert!(!terminal.text().contains("epoll-overload"));
+    assert!(!terminal.text().contains("healthy"));
     terminal.signal(Signal::CONT);
-    terminal.wait_for("epoll-overload");
+    terminal.wait_for("healthy");
     assert!(terminal.is_raw() && terminal.screen().alternate_screen() && terminal.screen().hide_cursor());
     terminal.type_in("\x03");
     assert!(terminal.wait_for_end().success());
@@ -156,8 +175,8 @@ fn the_last_state_stays_when_the_target_has_ended() {
     let mut terminal = watch(&worker);
     drop(worker);
     terminal.wait_for("TARGET ENDED");
-    terminal.wait_for("8 loops");
-    terminal.wait_for("epoll-overload");
+    terminal.wait_for("2 loops");
+    terminal.wait_for("healthy");
     terminal.type_in("q");
     assert!(terminal.wait_for_end().success());
     terminal.assert_restored();
@@ -206,5 +225,5 @@ fn without_a_terminal_a_summary_is_printed_by_the_second() {
     kill_process(Pid::from_child(&child), Signal::TERM).expect("it runs");
     lines.read_to_string(&mut text).expect("it prints");
     assert!(child.wait().expect("it ends").success());
-    assert!(!text.contains('\x1b') && text.contains("epoll-overload"), "{text}");
+    assert!(!text.contains('\x1b') && text.contains("healthy"), "{text}");
 }
