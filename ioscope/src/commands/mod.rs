@@ -1,5 +1,6 @@
 //! One file a command: each wires a source, the model and an output together.
 
+mod demo;
 mod doctor;
 mod floor;
 mod run;
@@ -19,6 +20,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Some(Verb::Stat(args)) => stat::run(&args),
         Some(Verb::Trace(args)) => trace::run(&args),
         Some(Verb::Doctor(args)) => doctor::run(args),
+        Some(Verb::Demo(args)) => demo::run(&args),
         Some(Verb::Floor) => floor::run(),
         Some(Verb::Worker { arguments }) => {
             crate::demo::worker_main(arguments.into_iter())?;
