@@ -25,6 +25,7 @@ use crate::{
         Plan, ProbeError,
         environment::{Environment, missing_privilege},
         launch::{Gated, Running},
+        privileges,
     },
     source::{LiveSource, Source as _, selection::Selection},
 };
@@ -100,11 +101,14 @@ impl Run {
 
     /// Takes batches until it is time to stop: after `duration`, at Ctrl-C, when the targets or the
     /// command have ended, or when `visit` says so by `false`. The exit code is the command's.
+    ///
+    /// Rights that only starting takes are given up first: files and ports have to be open by now.
     pub(super) async fn watch(
         mut self,
         duration: Option<Duration>,
         mut visit: impl FnMut(Turn<'_>, &LiveSource) -> Result<bool>,
     ) -> Result<ExitCode> {
+        give_up_rights();
         let started = Instant::now();
         let mut ticks = interval_at(started, self.source.tick());
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -158,6 +162,13 @@ pub(super) fn with_advice(error: ProbeError) -> anyhow::Error {
         _ => None,
     };
     advice.map_or_else(|| error.into(), |advice| anyhow::anyhow!("{advice}"))
+}
+
+/// Gives up what only starting takes. ioscope works as well with it: it is no reason not to go on.
+pub(super) fn give_up_rights() {
+    if let Err(error) = privileges::keep_what_reading_takes() {
+        log::warn!("{error}");
+    }
 }
 
 /// Tells a waiting test or benchmark that the probes are attached.
