@@ -45,6 +45,8 @@ pub mod flag {
     pub const PREEMPT_PER_CPU: u32 = 256;
     /// The preempt count is in the thread.
     pub const PREEMPT_IN_TASK: u32 = 512;
+    /// A 64-bit program can make 32-bit system calls.
+    pub const MIXED_SYSCALLS: u32 = 1024;
 }
 
 /// Offsets, in bytes, of what the probes read in the kernel's structures.
@@ -113,6 +115,10 @@ pub struct Offsets {
     pub task_cfs_rq: u32,
     /// `cfs_rq.rq`
     pub cfs_rq_rq: u32,
+    /// Where the program goes on, in `pt_regs`
+    pub regs_ip: u32,
+    /// `pt_regs.cx`, of x86_64
+    pub regs_cx: u32,
     /// Unused
     pub reserved: u32,
 }
@@ -178,6 +184,8 @@ impl ProbeConfig {
             task_preempt_count: 0,
             task_cfs_rq: 0,
             cfs_rq_rq: 0,
+            regs_ip: 0,
+            regs_cx: 0,
             reserved: 0,
         },
         flags: 0,

@@ -718,31 +718,27 @@ impl Loop {
         let same =
             self.pollers.get(usize::from(self.poller)).is_some_and(|p| p.kind == kind && p.fd == args.fd);
         if !same {
-            let mut index = POLLERS;
-            // The first match or, before that, the first free place: entries are never freed.
-            for at in (0..POLLERS).rev() {
-                if self.pollers[at].kind == 0
-                    || (self.pollers[at].kind == kind && self.pollers[at].fd == args.fd)
-                {
-                    index = at;
-                }
-            }
-            self.poller = index as u8;
-            if let Some(poller) = self.pollers.get_mut(index) {
+            self.poller = 0;
+            // Its place or the first free one: entries are never freed, so the free ones are last.
+            for poller in &mut self.pollers {
                 if poller.kind == 0 {
                     poller.kind = kind;
                     poller.fd = args.fd;
                     step = Step::NEW_POLLER;
+                    break;
                 }
+                if poller.kind == kind && poller.fd == args.fd {
+                    break;
+                }
+                self.poller += 1;
             }
         }
-        if args.ring != 0 {
-            if let Some(poller) = self.pollers.get_mut(usize::from(self.poller)) {
-                if poller.ring != args.ring {
-                    poller.ring = args.ring;
-                    poller.posted = args.posted;
-                }
-            }
+        if let Some(poller) = self.pollers.get_mut(usize::from(self.poller))
+            && args.ring != 0
+            && poller.ring != args.ring
+        {
+            poller.ring = args.ring;
+            poller.posted = args.posted;
         }
         step
     }
@@ -775,19 +771,16 @@ impl Loop {
         }
         let ring = self.call == WaitCall::IoUringEnter as u8;
         let mut events = if result > 0 { result as u32 } else { 0 };
-        match self.pollers.get_mut(usize::from(self.poller)) {
-            Some(poller) => {
-                poller.iterations += 1;
-                if ring {
-                    events = posted.wrapping_sub(poller.posted);
-                    poller.posted = posted;
-                }
+        if let Some(poller) = self.pollers.get_mut(usize::from(self.poller)) {
+            poller.iterations += 1;
+            if ring {
+                events = posted.wrapping_sub(poller.posted);
+                poller.posted = posted;
             }
-            None => {
-                counters.other_poller_returns += 1;
-                if ring {
-                    events = 0;
-                }
+        } else {
+            counters.other_poller_returns += 1;
+            if ring {
+                events = 0;
             }
         }
         let errno = if result < 0 { (-result) as u32 } else { 0 };

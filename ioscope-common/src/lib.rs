@@ -4,6 +4,11 @@
 //! No `std`, no dependencies, no `unsafe`, and no panics: the BPF verifier would see them.
 #![cfg_attr(not(test), no_std)]
 #![expect(clippy::inline_always, reason = "a probe is one function: calls between BPF functions cost")]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "what is narrowed is known to fit, and a check would be a panic, which the verifier refuses"
+)]
 
 mod comm_pattern;
 mod config;

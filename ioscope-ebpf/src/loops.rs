@@ -10,7 +10,7 @@ use ioscope_common::{
 
 use crate::{
     kernel::{Task, process_numbers, thread_numbers},
-    maps::{CONTROL, DIRECTORY, FREE, LOOPS, POLLERS, STREAM, count_drop},
+    maps::{CONTROL, DIRECTORY, FREE, LOOPS, POLLERS, RUNNING, STREAM, count_drop},
 };
 
 /// Nanoseconds of `CLOCK_MONOTONIC`.
@@ -45,8 +45,30 @@ impl LoopRef {
         if place == 0 {
             return None;
         }
+        Self::at(place)
+    }
+
+    /// The loop of the thread that runs on this CPU, as far as the context switch knows.
+    #[inline(always)]
+    pub(crate) fn running() -> Option<Self> {
+        // SAFETY: this CPU's entry, which nothing else writes while the thread runs.
+        let place = unsafe { core::ptr::read_volatile(RUNNING.get_ptr(0)?) };
+        if place == 0 { None } else { Self::at(place) }
+    }
+
+    #[inline(always)]
+    fn at(place: u32) -> Option<Self> {
         let slot = place - 1;
         Some(Self { entry: LOOPS.get_ptr_mut(slot)?, slot })
+    }
+
+    /// Notes whose loop runs on this CPU from here on.
+    #[inline(always)]
+    pub(crate) fn set_running(this: Option<Self>) {
+        if let Some(running) = RUNNING.get_ptr_mut(0) {
+            // SAFETY: this CPU's entry.
+            unsafe { core::ptr::write_volatile(running, this.map_or(0, |this| this.slot + 1)) };
+        }
     }
 
     /// The thread's loop, made if it has none. `None` when there is no room, which is counted.

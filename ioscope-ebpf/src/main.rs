@@ -6,6 +6,13 @@
 #![cfg_attr(not(target_arch = "bpf"), expect(dead_code, reason = "the host only checks this code"))]
 #![expect(unsafe_code, reason = "a probe reads the kernel's memory")]
 #![expect(clippy::inline_always, reason = "a probe is one function: calls between BPF functions cost")]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "registers are 64 bits wide, whatever the argument in them is"
+)]
+#![expect(clippy::needless_pass_by_value, reason = "the macros hand a context over by value")]
 
 mod diagnostics;
 mod kernel;

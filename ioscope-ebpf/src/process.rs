@@ -32,12 +32,14 @@ pub(crate) fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
     let now = now();
     if let Some(this) = LoopRef::of(pid) {
         this.end(tgid, pid, now);
+        LoopRef::set_running(None);
     }
     // A thread that is not its process's first takes over the first one's number.
     if old_pid != pid
         && let Some(this) = LoopRef::of(old_pid)
     {
         this.end(tgid, old_pid, now);
+        LoopRef::set_running(None);
     }
     targets::match_name(task);
     0
@@ -50,6 +52,7 @@ pub(crate) fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
     let pid = task.pid();
     if let Some(this) = LoopRef::of(pid) {
         this.end(task.tgid(), pid, now());
+        LoopRef::set_running(None);
     }
     let live = task.pointer(config!(offsets.task_signal)) + u64::from(config!(offsets.signal_live));
     if read_kernel::<u32>(live) == Some(0) {

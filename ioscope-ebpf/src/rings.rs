@@ -29,7 +29,7 @@ fn open_file(task: Task, fd: u32) -> Option<u64> {
     read_kernel::<u64>(files + u64::from(fd) * 8).filter(|file| *file != 0)
 }
 
-/// A thread has 16 registered rings: `IO_RINGFD_REG_MAX`, include/linux/io_uring_types.h.
+/// A thread has 16 registered rings: `IO_RINGFD_REG_MAX`, `include/linux/io_uring_types.h`.
 const REGISTERED_RINGS: u32 = 16;
 
 #[inline(always)]

@@ -29,6 +29,7 @@ pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     if leaving.is_none() && coming.is_none() {
         return 0;
     }
+    LoopRef::set_running(coming);
     let now = now();
     if let Some(leaving) = leaving {
         // A preempted thread is runnable, whatever it was about to become.

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// What the kernel hands an iterator over tasks: `struct bpf_iter__task`,
-/// kernel/bpf/task_iter.c.
+/// `kernel/bpf/task_iter.c`.
 #[repr(C)]
 pub(crate) struct TaskIterator {
     meta: *const c_void,
@@ -51,7 +51,7 @@ fn consider(task: Task) {
     }
     let now = now();
     // Another process's memory cannot be read from here: its timeout stays unknown.
-    let args = arguments(call, task, registers, |_| None, now);
+    let args = arguments(call, || task, registers, |_| None, now);
     if let Some(this) = LoopRef::create(task, pid, now) {
         this.found_asleep(&args, task.tgid());
     }

@@ -42,6 +42,15 @@ impl Registers {
         unsafe { core::ptr::read_volatile(self.0.add(offset as usize).cast()) }
     }
 
+    /// Whether this may be a 32-bit system call: `int 0x80`, which a 64-bit program can make too. On
+    /// x86_64 the `syscall` instruction leaves the address of the next instruction in `rcx`, and
+    /// `int 0x80` what was there before. aarch64 has programs of either kind, but no mixed ones.
+    #[inline(always)]
+    fn may_be_compat(self) -> bool {
+        config!(flags) & flag::MIXED_SYSCALLS != 0
+            && self.read::<u64>(config!(offsets.regs_ip)) != self.read::<u64>(config!(offsets.regs_cx))
+    }
+
     /// The number of the system call: 8 bytes on x86_64, 4 on aarch64, of which 4 are used.
     #[inline(always)]
     pub(crate) fn syscall(self) -> u32 {
@@ -70,36 +79,52 @@ pub(crate) fn sys_enter(ctx: BtfTracePointContext) -> i32 {
 
 #[inline(always)]
 fn on_enter(action: u8, registers: Registers) {
-    let task = Task::current();
-    let pid = task.pid();
-    let known = LoopRef::of(pid);
+    let running = LoopRef::running();
     let Some(call) = WaitCall::from_number(action) else {
-        if let Some(known) = known {
+        if let Some(running) = running {
             let transition =
                 if action == action::RESUME { Transition::Resume } else { Transition::HandlerDone };
-            known.step(transition, now());
+            running.step(transition, now());
         }
         return;
     };
-    if known.is_none() && !is_current_target(task) {
-        return;
-    }
-    if task.in_compat_syscall() {
-        count_drop!(compat_calls);
-        return;
-    }
+    let known = match running {
+        Some(_) if !registers.may_be_compat() => running,
+        _ => {
+            let task = Task::current();
+            let known = LoopRef::of(task.pid());
+            if known.is_none() && !is_current_target(task) {
+                return;
+            }
+            if task.in_compat_syscall() {
+                count_drop!(compat_calls);
+                return;
+            }
+            known
+        }
+    };
     let now = now();
-    let Some(this) = known.or_else(|| LoopRef::create(task, pid, now)) else {
-        return;
+    let this = if let Some(known) = known {
+        if running.is_none() {
+            LoopRef::set_running(Some(known));
+        }
+        known
+    } else {
+        let task = Task::current();
+        let Some(new) = LoopRef::create(task, task.pid(), now) else {
+            return;
+        };
+        LoopRef::set_running(Some(new));
+        new
     };
     if !waits(call, registers) {
         this.step(Transition::Submit, now);
         return;
     }
-    let args = arguments(call, task, registers, read_user_timeout, now);
+    let args = arguments(call, Task::current, registers, read_user_timeout, now);
     let step = this.step(Transition::Enter { args, stall_threshold: stall_threshold() }, now);
     if step.has(Step::NEW_POLLER) {
-        this.use_poller(task.tgid(), args.poller, args.fd);
+        this.use_poller(Task::current().tgid(), args.poller, args.fd);
     }
 }
 
@@ -110,7 +135,7 @@ pub(crate) fn sys_exit(ctx: BtfTracePointContext) -> i32 {
     if action == action::NONE || action > action::RESUME {
         return 0;
     }
-    let Some(this) = LoopRef::of(Task::current().pid()) else {
+    let Some(this) = LoopRef::running() else {
         return 0;
     };
     if this.in_wait() {
@@ -144,7 +169,7 @@ fn read_user_timeout(address: u64) -> Option<[i64; 2]> {
 #[inline(always)]
 pub(crate) fn arguments(
     call: WaitCall,
-    task: Task,
+    task: impl FnOnce() -> Task,
     registers: Registers,
     read: impl Fn(u64) -> Option<[i64; 2]>,
     now: u64,
@@ -203,7 +228,7 @@ pub(crate) fn arguments(
 #[inline(always)]
 fn ring_arguments(
     args: &mut WaitArgs,
-    task: Task,
+    task: impl FnOnce() -> Task,
     registers: Registers,
     read: impl Fn(u64) -> Option<[i64; 2]>,
     now: u64,
@@ -235,7 +260,7 @@ fn ring_arguments(
         TIMEOUT_NEVER
     };
     if config!(flags) & flag::RINGS != 0 {
-        args.ring = rings::ring_of(task, args.fd as u32, registered);
+        args.ring = rings::ring_of(task(), args.fd as u32, registered);
         if args.ring != 0 {
             args.posted = rings::posted(args.ring);
         }
@@ -278,4 +303,17 @@ pub(crate) fn empty_enter(_ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sys_exit")]
 pub(crate) fn empty_exit(_ctx: BtfTracePointContext) -> i32 {
     0
+}
+
+/// Reads the clock, at every system call's entry: what telling the time costs on top.
+#[btf_tracepoint(function = "sys_enter")]
+pub(crate) fn clock_enter(_ctx: BtfTracePointContext) -> i32 {
+    // A program returns 32 bits; zero is what it must return.
+    (now() >> 63) as i32
+}
+
+/// Reads the clock, at every system call's exit.
+#[btf_tracepoint(function = "sys_exit")]
+pub(crate) fn clock_exit(_ctx: BtfTracePointContext) -> i32 {
+    (now() >> 63) as i32
 }

@@ -41,8 +41,12 @@ pub enum Verb {
         arguments: Vec<String>,
     },
     /// Attach empty probes until standard input ends: what tracing costs at least.
-    #[command(name = "__floor", alias = "floor", hide = true)]
-    Floor,
+    #[command(name = "__floor", hide = true)]
+    Floor {
+        /// Let them read the clock.
+        #[arg(long)]
+        clock: bool,
+    },
 }
 
 /// What to trace.

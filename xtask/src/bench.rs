@@ -34,7 +34,7 @@ use crate::{
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// How often each row is measured
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "NUMBER", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Only these scenarios
     #[arg(long, value_name = "SCENARIO", value_delimiter = ',')]

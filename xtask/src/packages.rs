@@ -70,8 +70,10 @@ pub(crate) fn install(packages: &[&Package]) -> Result<()> {
         // The lists that the machine has may do.
         eprintln!("{error:#}");
     }
+    // Nothing that the machine has goes for it, and another apt at work is waited for.
     run(Command::new("apt-get")
-        .args(["install", "--yes", "--quiet", "--no-install-recommends"])
+        .args(["install", "--yes", "--quiet", "--no-install-recommends", "--no-remove"])
+        .args(["--option", "DPkg::Lock::Timeout=300"])
         .args(missing.iter().map(|package| package.name))
         .env("DEBIAN_FRONTEND", "noninteractive"))?;
     let still: Vec<&Package> = missing.into_iter().filter(|package| !package.is_there()).collect();

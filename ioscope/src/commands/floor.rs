@@ -10,8 +10,8 @@ use anyhow::{Context as _, Result};
 use crate::probe::Floor;
 
 /// Runs the command.
-pub(super) fn run() -> Result<ExitCode> {
-    let _floor = Floor::attach().map_err(super::run::with_advice)?;
+pub(super) fn run(clock: bool) -> Result<ExitCode> {
+    let _floor = Floor::attach(clock).map_err(super::run::with_advice)?;
     let mut out = io::stdout().lock();
     writeln!(out, "ready").and_then(|()| out.flush()).context("standard output cannot be written")?;
     io::copy(&mut io::stdin().lock(), &mut io::sink()).context("standard input cannot be read")?;

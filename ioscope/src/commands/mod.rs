@@ -21,7 +21,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Some(Verb::Trace(args)) => trace::run(&args),
         Some(Verb::Doctor(args)) => doctor::run(args),
         Some(Verb::Demo(args)) => demo::run(&args),
-        Some(Verb::Floor) => floor::run(),
+        Some(Verb::Floor { clock }) => floor::run(clock),
         Some(Verb::Worker { arguments }) => {
             crate::demo::worker_main(arguments.into_iter())?;
             Ok(ExitCode::SUCCESS)

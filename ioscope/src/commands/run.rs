@@ -50,6 +50,7 @@ struct Signals {
 }
 
 /// Why the run loop gives the command a turn.
+#[derive(Clone, Copy)]
 pub(super) enum Turn<'a> {
     /// A batch has come.
     Batch(&'a Batch),

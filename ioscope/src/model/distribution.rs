@@ -108,7 +108,9 @@ mod tests {
 
     fn of(values: &[u64]) -> (Distribution, Durations) {
         let mut histogram = Durations::EMPTY;
-        values.iter().for_each(|&value| histogram.record(value));
+        for &value in values {
+            histogram.record(value);
+        }
         let mut distribution = Distribution::default();
         distribution.add_since(&histogram, None);
         (distribution, histogram)
@@ -157,7 +159,9 @@ mod tests {
         ) {
             let (earlier, histogram) = of(&first);
             let mut later = histogram;
-            second.iter().for_each(|&value| later.record(value));
+            for &value in &second {
+                later.record(value);
+            }
             let mut all = earlier.clone();
             all.add_since(&later, Some(&histogram));
             let difference = all.since(&earlier);

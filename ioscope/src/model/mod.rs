@@ -100,28 +100,25 @@ impl Model {
         let until = if machine.ended == 0 { at.max(machine.since) } else { machine.ended };
         let open = machine.open_interval(*wake, *shared, until);
         let present = Present::of(machine, *wake, *shared, until);
-        match self.loops.get_mut(id) {
-            Some(model) => {
-                // A thread that was found asleep may turn out to begin later.
-                model.stats.from = machine.born;
-                model.stats.update(machine, Some(&model.raw), &open, until);
-                model.identity = Arc::clone(identity);
-                model.present = present;
-                model.raw.clone_from(machine);
-            }
-            None => {
-                let mut stats = Stats::new(machine.born);
-                stats.update(machine, None, &open, until);
-                let model = LoopModel {
-                    id: *id,
-                    identity: Arc::clone(identity),
-                    ended: false,
-                    stats,
-                    present,
-                    raw: machine.clone(),
-                };
-                self.loops.insert(*id, model);
-            }
+        if let Some(model) = self.loops.get_mut(id) {
+            // A thread that was found asleep may turn out to begin later.
+            model.stats.from = machine.born;
+            model.stats.update(machine, Some(&model.raw), &open, until);
+            model.identity = Arc::clone(identity);
+            model.present = present;
+            model.raw.clone_from(machine);
+        } else {
+            let mut stats = Stats::new(machine.born);
+            stats.update(machine, None, &open, until);
+            let model = LoopModel {
+                id: *id,
+                identity: Arc::clone(identity),
+                ended: false,
+                stats,
+                present,
+                raw: machine.clone(),
+            };
+            self.loops.insert(*id, model);
         }
     }
 

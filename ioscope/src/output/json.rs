@@ -38,6 +38,7 @@ struct Document<'a> {
 }
 
 #[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "the contract's names")]
 struct Loop<'a> {
     pid: u32,
     tid: u32,

@@ -12,8 +12,8 @@ use super::{
     syscalls::SyscallNumbers,
 };
 
-/// The inode number of the initial pid namespace: `PROC_PID_INIT_INO`, include/linux/proc_ns.h.
-const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+/// The inode number of the initial pid namespace: `PROC_PID_INIT_INO`, `include/linux/proc_ns.h`.
+const INITIAL_PID_NAMESPACE: u32 = 0xEFFF_FFFC;
 
 /// Puts the configuration together.
 pub(super) fn build(btf: &Btf, arch: Arch, targets: &Targets) -> Result<ProbeConfig, ProbeError> {
@@ -38,12 +38,12 @@ pub(super) fn build(btf: &Btf, arch: Arch, targets: &Targets) -> Result<ProbeCon
     set(flag::FOLLOW, targets.follow);
     set(flag::SWITCH_STATE, btf.tracepoint_params("sched_switch").is_ok_and(|params| params.len() >= 4));
     set(flag::RINGS, layout.io_uring.is_some());
-    if let Some(namespace) = own_pid_namespace().filter(|inode| *inode != INITIAL_PID_NAMESPACE) {
-        set(flag::PID_NAMESPACE, true);
-        config.pid_namespace = u32::try_from(namespace).unwrap_or(0);
-    } else {
-        config.pid_namespace = INITIAL_PID_NAMESPACE as u32;
+    if arch == Arch::X86_64 {
+        set(flag::MIXED_SYSCALLS, true);
+        config.offsets.regs_cx = btf.offset("pt_regs", "cx")?;
     }
+    config.pid_namespace = own_pid_namespace().unwrap_or(INITIAL_PID_NAMESPACE);
+    set(flag::PID_NAMESPACE, config.pid_namespace != INITIAL_PID_NAMESPACE);
     find_preempt_count(&layout, &mut config);
     Ok(config)
 }
@@ -81,9 +81,10 @@ fn find_preempt_count(layout: &KernelLayout, config: &mut ProbeConfig) {
 /// More than this many cgroups do not fit.
 pub const MAX_CGROUPS: usize = CGROUPS;
 
-fn own_pid_namespace() -> Option<u64> {
+/// Namespaces' inode numbers have 32 bits: `proc_alloc_inum`, `fs/proc/generic.c`.
+fn own_pid_namespace() -> Option<u32> {
     use std::os::unix::fs::MetadataExt as _;
-    std::fs::metadata("/proc/self/ns/pid").ok().map(|metadata| metadata.ino())
+    u32::try_from(std::fs::metadata("/proc/self/ns/pid").ok()?.ino()).ok()
 }
 
 /// One more than the largest thread number that this kernel gives out.
@@ -150,6 +151,7 @@ fn offsets(layout: &KernelLayout) -> Offsets {
         file_private_data: files.private_data,
         regs_args: regs.args,
         regs_syscall: regs.syscall,
+        regs_ip: regs.ip,
         ..Offsets::default()
     };
     if let Some(io_uring) = io_uring {

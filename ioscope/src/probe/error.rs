@@ -64,12 +64,8 @@ impl ProbeError {
         if is_permission(&error) { Self::NotPermitted } else { Self::Load(error) }
     }
 
-    pub(super) fn from_attach(hook: &'static str, error: ProgramError) -> Self {
-        if is_permission(&error) {
-            Self::NotPermitted
-        } else {
-            Self::Hook { hook, reason: error.to_string() }
-        }
+    pub(super) fn from_attach(hook: &'static str, error: &ProgramError) -> Self {
+        if is_permission(error) { Self::NotPermitted } else { Self::Hook { hook, reason: error.to_string() } }
     }
 }
 

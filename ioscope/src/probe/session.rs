@@ -25,6 +25,10 @@ use super::{
     memory::MappedArray,
 };
 
+/// [`DIRECTORY_BLOCK`] as the kernel counts entries.
+#[expect(clippy::cast_possible_truncation, reason = "it is 1,024")]
+const BLOCK: u32 = DIRECTORY_BLOCK as u32;
+
 /// The probes, as committed; `cargo xtask build-ebpf` makes it.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("ioscope.bpf.o");
 
@@ -105,7 +109,7 @@ impl Session {
         let probe_config = config::build(&btf, arch, &plan.targets)?;
         let program_btf = ProgramBtf::from_sys_fs().map_err(ProbeError::ProgramBtf)?;
         let pid_max = config::pid_max();
-        let directory_blocks = pid_max.div_ceil(DIRECTORY_BLOCK as u32).max(1);
+        let directory_blocks = pid_max.div_ceil(BLOCK).max(1);
         let log_level: u8 = if plan.diagnostics { 0xff } else { 0 };
 
         let mut ebpf = EbpfLoader::new()
@@ -152,7 +156,7 @@ impl Session {
             let attached = session.attach(hook, &program_btf);
             if let Err(error) = attached {
                 if hook.required {
-                    return Err(ProbeError::from_attach(hook.name, error));
+                    return Err(ProbeError::from_attach(hook.name, &error));
                 }
                 session.hooks.push(HookStatus { hook, missing: Some(brief(&error)) });
             } else {

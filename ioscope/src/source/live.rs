@@ -138,8 +138,8 @@ impl LiveSource {
         (process.name.clone(), runtime.map(|runtime| (runtime.name, runtime.poller_sharing)))
     }
 
-    fn sample(&mut self, slot: u32, entry: Box<LoopSlot>) -> Sample {
-        let (id, identity) = self.tenant(slot, &entry);
+    fn sample(&mut self, slot: u32, entry: &LoopSlot) -> Sample {
+        let (id, identity) = self.tenant(slot, entry);
         Sample { id, identity, wake: entry.wake, shared: entry.shared != 0, machine: Box::new(entry.machine) }
     }
 }
@@ -154,7 +154,7 @@ impl Source for LiveSource {
         let mut ended = Vec::new();
         for (slot, entry) in entries {
             let over = entry.status == status::ENDED;
-            let sample = self.sample(slot, entry);
+            let sample = self.sample(slot, &entry);
             if over {
                 ended.push(slot);
                 batch.ended.push(sample.id);

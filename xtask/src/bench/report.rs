@@ -208,6 +208,9 @@ impl fmt::Display for Report {
             "kernel {}, {} CPUs, load average {} before, {} rounds",
             self.kernel, self.cpus, self.load_average, self.rounds
         )?;
+        if self.load_average > self.cpus as f64 / 4.0 {
+            writeln!(f, "the machine was busy with other things: take these numbers for rough")?;
+        }
         for rows in self.rows.chunk_by(|one, next| one.scenario == next.scenario) {
             let Some(first) = rows.first() else { continue };
             writeln!(f, "\n{}: {}, {}", first.scenario, first.title, first.unit)?;

@@ -3,8 +3,6 @@
 
 use std::{
     fs,
-    path::PathBuf,
-    process::Command,
     time::{Duration, Instant},
 };
 
@@ -13,9 +11,8 @@ use serde_json::Value;
 
 use super::{
     Bench,
-    tracer::{BARE, BPFTRACE, FLOOR, PERF, RECORD, STAT, STRACE, Session, TRACE, Tracer},
+    tracer::{BARE, BPFTRACE, CLOCK, FLOOR, PERF, STAT, STRACE, Session, TRACE, Tracer},
 };
-use crate::workspace::output;
 
 /// One thing to measure.
 pub(super) struct Scenario {
@@ -50,7 +47,7 @@ pub(super) struct Measured {
 }
 
 /// The scenarios, in the order of the report.
-pub(super) static SCENARIOS: [Scenario; 5] = [
+pub(super) static SCENARIOS: [Scenario; 4] = [
     Scenario {
         name: "traced",
         title: "a traced process's epoll_wait, always ready",
@@ -58,9 +55,9 @@ pub(super) static SCENARIOS: [Scenario; 5] = [
         rows: &[
             (&BARE, Budget::None),
             (&FLOOR, Budget::None),
+            (&CLOCK, Budget::None),
             (&STAT, Budget::TimesFloor(1.25)),
             (&TRACE, Budget::TimesFloor(1.75)),
-            (&RECORD, Budget::TimesFloor(1.75)),
             (&BPFTRACE, Budget::None),
             (&STRACE, Budget::None),
             (&PERF, Budget::None),
@@ -79,9 +76,9 @@ pub(super) static SCENARIOS: [Scenario; 5] = [
         rows: &[
             (&BARE, Budget::None),
             (&FLOOR, Budget::None),
+            (&CLOCK, Budget::None),
             (&STAT, Budget::TimesFloor(1.1)),
             (&TRACE, Budget::TimesFloor(1.1)),
-            (&RECORD, Budget::TimesFloor(1.1)),
             (&BPFTRACE, Budget::None),
             (&STRACE, Budget::None),
             (&PERF, Budget::None),
@@ -97,7 +94,7 @@ pub(super) static SCENARIOS: [Scenario; 5] = [
         name: "collector",
         title: "the collector's CPU at 100,000 iterations/s",
         unit: "% of a CPU",
-        rows: &[(&STAT, Budget::AtMost(2.0)), (&TRACE, Budget::None), (&RECORD, Budget::AtMost(10.0))],
+        rows: &[(&STAT, Budget::AtMost(2.0)), (&TRACE, Budget::None)],
         measure: |bench, tracer| {
             let mut session = Session::start(bench, tracer)?;
             let (start, before) = (Instant::now(), session.cpu_time()?);
@@ -112,58 +109,22 @@ pub(super) static SCENARIOS: [Scenario; 5] = [
         name: "drops",
         title: "what is lost of 500,000 iterations/s",
         unit: "records",
-        rows: &[(&STAT, Budget::AtMost(0.0)), (&RECORD, Budget::AtMost(0.0))],
+        rows: &[(&STAT, Budget::AtMost(0.0)), (&TRACE, Budget::None)],
         measure: |bench, tracer| {
-            let paced = Paced::run(bench, tracer, 500_000)?;
-            let dropped = paced.summary.get("dropped").and_then(Value::as_object);
+            let mut session = Session::start(bench, tracer)?;
+            let (rate, _) = bench.traced.pace(500_000, Duration::from_secs(2))?;
+            session.end()?;
+            let text = fs::read_to_string(&session.stdout)?;
+            // `stat` writes one object; of `trace`'s, one a line, the last tells of drops.
+            let summary = if *tracer == TRACE { text.lines().last().unwrap_or_default() } else { &text };
+            let summary: Value = serde_json::from_str(summary).context("ioscope's summary")?;
+            let dropped = summary.get("dropped").and_then(Value::as_object);
             let dropped = dropped.context("the summary says nothing of drops")?;
             let value = dropped.values().filter_map(Value::as_f64).sum();
-            Ok(Measured { value, note: Some(at_rate(paced.rate)) })
-        },
-    },
-    Scenario {
-        name: "disk",
-        title: "a recording's size, at 100,000 iterations/s",
-        unit: "B/iteration",
-        rows: &[(&RECORD, Budget::AtMost(12.0))],
-        measure: |bench, tracer| {
-            let paced = Paced::run(bench, tracer, 100_000)?;
-            let loops = paced.summary.get("loops").and_then(Value::as_array);
-            let iterations: f64 = loops
-                .context("the summary has no loops")?
-                .iter()
-                .filter_map(|one| one.get("iterations").and_then(Value::as_f64))
-                .sum();
-            let size = fs::metadata(&paced.recording)?.len();
-            Ok(Measured { value: size as f64 / iterations, note: Some(at_rate(paced.rate)) })
+            Ok(Measured { value, note: Some(at_rate(rate)) })
         },
     },
 ];
-
-/// What came of tracing iterations at a steady rate.
-struct Paced {
-    /// Iterations per second, as reached.
-    rate: f64,
-    /// ioscope's: what `stat` writes at its end, or what `report` makes of the recording.
-    summary: Value,
-    /// Where `record` wrote.
-    recording: PathBuf,
-}
-
-impl Paced {
-    fn run(bench: &mut Bench, tracer: &'static Tracer, rate: u32) -> Result<Self> {
-        let mut session = Session::start(bench, tracer)?;
-        let (rate, _) = bench.traced.pace(rate, Duration::from_secs(2))?;
-        session.end()?;
-        let text = if *tracer == RECORD {
-            output(Command::new(&bench.ioscope).args(["report", "--json"]).arg(&session.file))?
-        } else {
-            fs::read_to_string(&session.stdout)?
-        };
-        let summary = serde_json::from_str(&text).context("ioscope's summary")?;
-        Ok(Self { rate, summary, recording: session.file.clone() })
-    }
-}
 
 fn at_rate(rate: f64) -> String {
     format!("at {rate:.0}/s")

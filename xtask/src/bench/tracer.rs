@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use super::{Bench, sys};
-use crate::packages::Package;
+use crate::{packages::Package, workspace::run};
 
 /// A way to trace a process. Known by its name.
 pub(super) struct Tracer {
@@ -33,7 +33,7 @@ impl PartialEq for Tracer {
 enum How {
     /// Nothing runs.
     Not,
-    /// A verb of ioscope and its arguments; `{pid}` and `{file}` are filled in.
+    /// A verb of ioscope and its arguments; `{pid}` is filled in.
     Ioscope(&'static [&'static str], Ready),
     /// Another program and its arguments, the same way.
     Program(&'static str, &'static [&'static str], Ready),
@@ -60,7 +60,14 @@ pub(super) static BARE: Tracer = Tracer { name: "bare", package: None, how: How:
 /// Probes on the entry and the exit of every system call that do nothing: the kernel's own part in
 /// the cost of all tracers below.
 pub(super) static FLOOR: Tracer =
-    Tracer { name: "floor", package: None, how: How::Ioscope(&["floor"], Ready::Stdout("ready")) };
+    Tracer { name: "floor", package: None, how: How::Ioscope(&["__floor"], Ready::Stdout("ready")) };
+
+/// The same, but each reads the clock: the kernel's part in the cost of whatever tells durations.
+pub(super) static CLOCK: Tracer = Tracer {
+    name: "floor + clock",
+    package: None,
+    how: How::Ioscope(&["__floor", "--clock"], Ready::Stdout("ready")),
+};
 
 pub(super) static STAT: Tracer = Tracer {
     name: "stat",
@@ -72,12 +79,6 @@ pub(super) static TRACE: Tracer = Tracer {
     name: "trace",
     package: None,
     how: How::Ioscope(&["trace", "--json", "--pid", "{pid}"], ATTACHED),
-};
-
-pub(super) static RECORD: Tracer = Tracer {
-    name: "record",
-    package: None,
-    how: How::Ioscope(&["record", "--pid", "{pid}", "--output", "{file}"], ATTACHED),
 };
 
 /// What a person would write to get at least the durations that `stat` shows.
@@ -116,7 +117,7 @@ pub(super) static PERF: Tracer = Tracer {
 };
 
 /// All of them, in the order of the report.
-pub(super) static ALL: [&Tracer; 8] = [&BARE, &FLOOR, &STAT, &TRACE, &RECORD, &BPFTRACE, &STRACE, &PERF];
+pub(super) static ALL: [&Tracer; 8] = [&BARE, &FLOOR, &CLOCK, &STAT, &TRACE, &BPFTRACE, &STRACE, &PERF];
 
 /// A tracer takes this long to attach, or it has failed.
 const ATTACH_TIMEOUT: Duration = Duration::from_secs(20);
@@ -131,8 +132,6 @@ pub(super) struct Session {
     /// `None` for [`How::Not`].
     child: Option<Child>,
     target: u32,
-    /// `{file}` in its arguments.
-    pub(super) file: PathBuf,
     pub(super) stdout: PathBuf,
     stderr: PathBuf,
 }
@@ -142,27 +141,18 @@ impl Session {
     pub(super) fn start(bench: &Bench, tracer: &'static Tracer) -> Result<Self> {
         let target = bench.traced.pid();
         let path = |suffix: &str| bench.directory.join(format!("{}.{suffix}", tracer.name.replace(' ', "-")));
-        let mut session = Self {
-            tracer,
-            child: None,
-            target,
-            file: path("recording"),
-            stdout: path("stdout"),
-            stderr: path("stderr"),
-        };
+        let mut session =
+            Self { tracer, child: None, target, stdout: path("stdout"), stderr: path("stderr") };
         let (mut command, arguments, ready) = match &tracer.how {
             How::Not => return Ok(session),
             How::Ioscope(arguments, ready) => (Command::new(&bench.ioscope), *arguments, *ready),
-            How::Program(program, arguments, ready) => (Command::new(program), *arguments, *ready),
+            How::Program(program, arguments, ready) => {
+                mount_tracefs()?;
+                (Command::new(program), *arguments, *ready)
+            }
         };
-        // `record` may refuse to write over a file.
-        let _ = fs::remove_file(&session.file);
         for argument in arguments {
-            command.arg(
-                argument
-                    .replace("{pid}", &target.to_string())
-                    .replace("{file}", &session.file.to_string_lossy()),
-            );
+            command.arg(argument.replace("{pid}", &target.to_string()));
         }
         let stdout = if *tracer == TRACE { Path::new("/dev/null") } else { &session.stdout };
         command
@@ -234,12 +224,14 @@ impl Session {
         })
     }
 
-    /// The last thing that it wrote to stderr.
+    /// What it wrote to stderr about its failure: the last line that speaks of an error, or the last.
     fn last_words(&self) -> String {
         let text = fs::read(&self.stderr).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
-        let last = text.lines().rev().map(str::trim).find(|line| !line.is_empty());
-        last.unwrap_or("it wrote nothing to stderr").to_owned()
+        let mut lines = text.lines().rev().map(str::trim).filter(|line| !line.is_empty());
+        let last = lines.clone().next();
+        let error = lines.find(|line| line.to_lowercase().contains("error"));
+        error.or(last).unwrap_or("it wrote nothing to stderr").to_owned()
     }
 }
 
@@ -250,6 +242,16 @@ impl Drop for Session {
             let _ = child.wait();
         }
     }
+}
+
+/// bpftrace and perf read the tracepoints' layouts there, and do not mount it themselves.
+fn mount_tracefs() -> Result<()> {
+    const TRACEFS: &str = "/sys/kernel/tracing";
+
+    if Path::new(TRACEFS).join("events").exists() {
+        return Ok(());
+    }
+    run(Command::new("mount").args(["-t", "tracefs", "tracefs", TRACEFS]))
 }
 
 fn has_perf_events(pid: u32) -> bool {
