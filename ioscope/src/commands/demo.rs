@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 
 use super::{
     run::{Run, block_on},
-    stat, trace,
+    stat, trace, ui,
 };
 use crate::cli::{DemoArgs, DemoView, StatArgs, TargetArgs, TraceArgs, TracingArgs};
 
@@ -21,6 +21,9 @@ const UNATTENDED: Duration = Duration::from_secs(10);
 const WHAT_TO_LOOK_FOR: &str = "\
 built-in loops: stall-compute parses JSON for 250 ms every 2 s and stall-blocking sleeps 300 ms
 in a handler every 3 s: see their STALLS and P99; epoll-overload has no time to rest; the rest is healthy";
+
+/// The same, in the room that a title has.
+const TITLE: &str = "demo: see stall-compute, stall-blocking and epoll-overload";
 
 /// Runs the command.
 pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
@@ -34,11 +37,18 @@ pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
     let mut loops = Loops::start()?;
     block_on(async {
         let targets = TargetArgs { pids: vec![loops.pid()], ..TargetArgs::default() };
-        let run = Run::start(&targets, &args.tracing, view == DemoView::Trace)?;
+        let mut run = Run::start(&targets, &args.tracing, view == DemoView::Trace)?;
         loops.go()?;
-        eprintln!("ioscope: {WHAT_TO_LOOK_FOR}");
+        if view != DemoView::Ui {
+            eprintln!("ioscope: {WHAT_TO_LOOK_FOR}");
+        }
         match view {
-            DemoView::Ui => show_ui(run, &args.tracing, duration).await,
+            DemoView::Ui => {
+                if let Some(duration) = duration {
+                    run.stop_after(duration);
+                }
+                ui::run_on(run, TITLE.to_owned(), args.tracing.stall_threshold).await
+            }
             DemoView::Trace => {
                 trace::show(run, &TraceArgs { duration, ..trace_args(targets, &args.tracing) }).await
             }
@@ -47,13 +57,6 @@ pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
             }
         }
     })
-}
-
-/// THE SEAM for the terminal UI: it takes the started run from here. Until then, summaries of
-/// intervals.
-async fn show_ui(run: Run, tracing: &TracingArgs, duration: Option<Duration>) -> Result<ExitCode> {
-    let interval = Some(Duration::from_secs(2));
-    stat::show(run, &StatArgs { duration, interval, ..stat_args(TargetArgs::default(), tracing) }).await
 }
 
 fn stat_args(targets: TargetArgs, tracing: &TracingArgs) -> StatArgs {

@@ -6,6 +6,7 @@ mod floor;
 mod run;
 mod stat;
 mod trace;
+mod ui;
 mod wakers;
 
 use std::process::ExitCode;
@@ -17,6 +18,7 @@ use crate::cli::{Cli, Verb};
 /// Does what the command line says. The exit code is 0, or a traced command's own.
 pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
+        None => ui::run(&cli.ui),
         Some(Verb::Stat(args)) => stat::run(&args),
         Some(Verb::Trace(args)) => trace::run(&args),
         Some(Verb::Doctor(args)) => doctor::run(args),
@@ -26,6 +28,5 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
             crate::demo::worker_main(arguments.into_iter())?;
             Ok(ExitCode::SUCCESS)
         }
-        _ => anyhow::bail!("not yet"),
     }
 }
