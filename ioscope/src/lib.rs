@@ -10,3 +10,4 @@ pub mod output;
 pub mod probe;
 pub mod runtime;
 pub mod source;
+pub mod tui;

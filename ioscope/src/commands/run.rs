@@ -11,11 +11,11 @@ use anyhow::{Context as _, Result, bail};
 use ioscope_common::Control;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    process::{Pid, PidfdFlags, pidfd_open},
+    process::{Pid, PidfdFlags, Signal as SignalNumber, pidfd_open, pidfd_send_signal},
 };
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    time::{Instant, MissedTickBehavior, interval_at},
+    time::{Instant, Interval, MissedTickBehavior, interval_at},
 };
 
 use crate::{
@@ -24,7 +24,8 @@ use crate::{
     probe::{
         Plan, ProbeError,
         environment::{Environment, missing_privilege},
-        launch::{Gated, Running},
+        launch::{Gated, Running, Streams},
+        privileges,
     },
     source::{LiveSource, Source as _, selection::Selection},
 };
@@ -39,13 +40,39 @@ pub(super) struct Run {
     pub(super) source: LiveSource,
     /// The processes that were named; the run ends with the last of them.
     named: Vec<OwnedFd>,
-    command: Option<Running>,
+    command: Option<Command>,
     signals: Signals,
+    ticks: Interval,
+    /// When to stop, if at a certain time.
+    end: Option<Instant>,
+    /// Ctrl-C was pressed while the command, which got it too, goes on.
+    interrupted: bool,
+    /// The last batch was taken.
+    finished: bool,
+    /// Rights that only starting takes are still there.
+    privileged: bool,
+}
+
+/// A program that was started for the run.
+struct Command {
+    running: Running,
+    /// By which it is told to end.
+    process: Option<OwnedFd>,
 }
 
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
+}
+
+/// What happens next in a run.
+pub(super) enum Event {
+    /// A batch has come.
+    Batch(Box<Batch>),
+    /// The targets or the command have ended, or the source has.
+    Ended,
+    /// It is time to stop: a signal says so, or the clock.
+    Stop,
 }
 
 /// Why the run loop gives the command a turn.
@@ -60,6 +87,20 @@ pub(super) enum Turn<'a> {
 impl Run {
     /// Finds the targets and starts tracing them.
     pub(super) fn start(targets: &TargetArgs, tracing: &TracingArgs, stream: bool) -> Result<Self> {
+        Self::start_with(targets, tracing, stream, Streams::Inherited)
+    }
+
+    /// The same, where the terminal is a screen of ioscope's: a command does not write on it or read from it.
+    pub(super) fn start_for_screen(targets: &TargetArgs, tracing: &TracingArgs) -> Result<Self> {
+        Self::start_with(targets, tracing, false, Streams::OffTerminal)
+    }
+
+    fn start_with(
+        targets: &TargetArgs,
+        tracing: &TracingArgs,
+        stream: bool,
+        streams: Streams,
+    ) -> Result<Self> {
         if targets.is_empty() {
             bail!(
                 "nothing to trace: name processes with --pid, --comm, --cgroup or --all, or a program after --"
@@ -78,8 +119,10 @@ impl Run {
         } else {
             Vec::new()
         };
-        let gated = if targets.program.is_empty() { None } else { Some(Gated::start(&targets.program)?) };
+        let gated =
+            if targets.program.is_empty() { None } else { Some(Gated::start(&targets.program, streams)?) };
         found.processes.extend(gated.as_ref().map(Gated::pid));
+        let process = gated.as_ref().and_then(|gated| open(gated.pid()));
         let many = targets.all || !targets.cgroups.is_empty() || !targets.comm.is_empty();
         let plan = Plan {
             targets: found,
@@ -94,56 +137,121 @@ impl Run {
             interrupt: signal(SignalKind::interrupt()).context("signals cannot be caught")?,
             terminate: signal(SignalKind::terminate()).context("signals cannot be caught")?,
         };
-        let command = gated.map(Gated::release).transpose()?;
+        let running = gated.map(Gated::release).transpose()?;
+        let command = running.map(|running| Command { running, process });
         announce_ready();
-        Ok(Self { source, named, command, signals })
+        let ticks = ticks(source.tick());
+        Ok(Self {
+            source,
+            named,
+            command,
+            signals,
+            ticks,
+            end: None,
+            interrupted: false,
+            finished: false,
+            privileged: true,
+        })
+    }
+
+    /// Stops the run so long from now.
+    pub(super) fn stop_after(&mut self, duration: Duration) {
+        self.end = Some(Instant::now() + duration);
+    }
+
+    /// Waits for what comes next. It may be given up and asked for again: nothing is lost.
+    ///
+    /// The first time, rights that only starting takes are given up.
+    pub(super) async fn next(&mut self) -> Result<Event> {
+        self.give_up_rights();
+        loop {
+            // The source's pace changes with what it streams.
+            if self.ticks.period() != self.source.tick() {
+                self.ticks = ticks(self.source.tick());
+            }
+            tokio::select! {
+                _ = self.ticks.tick(), if !self.finished => break,
+                () = sleep_until(self.end) => return Ok(Event::Stop),
+                _ = self.signals.terminate.recv() => return Ok(Event::Stop),
+                _ = self.signals.interrupt.recv() => {
+                    // The command was interrupted too, and is waited for; asked twice, it is not.
+                    if self.command.is_none() || self.interrupted {
+                        return Ok(Event::Stop);
+                    }
+                    self.interrupted = true;
+                }
+            }
+        }
+        if self.targets_have_ended() {
+            return Ok(Event::Ended);
+        }
+        Ok(self.source.next_batch()?.map_or(Event::Ended, |batch| Event::Batch(Box::new(batch))))
+    }
+
+    /// Gives up the rights that only starting takes, for this thread and those that it starts from now
+    /// on: files and ports have to be open by now. It works as well with them, so that an error is no
+    /// reason not to go on.
+    pub(super) fn give_up_rights(&mut self) {
+        if std::mem::take(&mut self.privileged)
+            && let Err(error) = privileges::keep_what_reading_takes()
+        {
+            log::warn!("{error}");
+        }
+    }
+
+    /// Detaches the probes and takes the last batch, in which every count is exact. Nothing but
+    /// [`Event::Stop`] comes after it.
+    pub(super) fn finish(&mut self) -> Result<Option<Batch>> {
+        self.finished = true;
+        self.source.detach()?;
+        Ok(self.source.next_batch()?)
+    }
+
+    /// The command's exit code, if it has ended, or 0.
+    pub(super) fn exit_code(self) -> Result<ExitCode> {
+        match self.command {
+            Some(command) if command.running.has_ended() => Ok(exit_code(command.running.wait()?)),
+            _ => Ok(ExitCode::SUCCESS),
+        }
+    }
+
+    /// Tells the command to end, if there is one that has not.
+    pub(super) fn end_command(&self) {
+        if let Some(Command { running, process: Some(process) }) = &self.command
+            && !running.has_ended()
+        {
+            // It may have ended in this moment.
+            let _ = pidfd_send_signal(process, SignalNumber::TERM);
+        }
     }
 
     /// Takes batches until it is time to stop: after `duration`, at Ctrl-C, when the targets or the
-    /// command have ended, or when `visit` says so by `false`. The exit code is the command's.
+    /// command have ended, or when `visit` says so by `false`. The exit code is the command's; one that
+    /// has not ended by then is told to.
     pub(super) async fn watch(
         mut self,
         duration: Option<Duration>,
         mut visit: impl FnMut(Turn<'_>, &LiveSource) -> Result<bool>,
     ) -> Result<ExitCode> {
-        let started = Instant::now();
-        let mut ticks = interval_at(started, self.source.tick());
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let end = duration.map(|duration| started + duration);
-        let mut asked_to_stop = false;
-        loop {
-            let over = tokio::select! {
-                _ = ticks.tick() => false,
-                () = sleep_until(end) => true,
-                _ = self.signals.terminate.recv() => true,
-                _ = self.signals.interrupt.recv() => {
-                    // The command was interrupted too, and is waited for; asked twice, it is not.
-                    let wait = self.command.is_some() && !asked_to_stop;
-                    asked_to_stop = true;
-                    !wait
-                }
-            };
-            if over || self.targets_have_ended() {
-                break;
-            }
-            let Some(batch) = self.source.next_batch()? else { break };
+        if let Some(duration) = duration {
+            self.stop_after(duration);
+        }
+        while let Event::Batch(batch) = self.next().await? {
             if !visit(Turn::Batch(&batch), &self.source)? {
                 break;
             }
         }
-        self.source.detach()?;
-        if let Some(batch) = self.source.next_batch()? {
+        if let Some(batch) = self.finish()? {
             visit(Turn::Last(&batch), &self.source)?;
         }
-        match self.command {
-            Some(command) if command.has_ended() => Ok(exit_code(command.wait()?)),
-            _ => Ok(ExitCode::SUCCESS),
-        }
+        // What was started to be traced does not go on without it, as with perf.
+        self.end_command();
+        self.exit_code()
     }
 
     fn targets_have_ended(&self) -> bool {
         if let Some(command) = &self.command {
-            return command.has_ended();
+            return command.running.has_ended();
         }
         !self.named.is_empty() && self.named.iter().all(has_ended)
     }
@@ -166,6 +274,13 @@ fn announce_ready() {
     if std::env::var_os("IOSCOPE_READY").is_some() {
         eprintln!("ioscope: ready");
     }
+}
+
+/// A tick now, and one each period.
+fn ticks(period: Duration) -> Interval {
+    let mut ticks = interval_at(Instant::now(), period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 async fn sleep_until(end: Option<Instant>) {

@@ -132,9 +132,10 @@ impl Model {
         self.loops.get(&id)
     }
 
-    /// Forgets the loops that have ended: a run that is watched for days keeps what lives.
-    pub fn forget_ended(&mut self) {
-        self.loops.retain(|_, model| !model.ended);
+    /// Forgets the loops that ended before this moment, in nanoseconds of `CLOCK_MONOTONIC`: a run that is
+    /// watched for days keeps what lives.
+    pub fn forget_ended(&mut self, before: u64) {
+        self.loops.retain(|_, model| !model.ended || model.stats.until >= before);
     }
 
     /// When the last batch was taken, in nanoseconds of `CLOCK_MONOTONIC`.

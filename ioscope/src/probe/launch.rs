@@ -5,13 +5,15 @@
 use std::{
     ffi::OsString,
     fs::File,
-    io::{Read as _, Write as _},
+    io::{IsTerminal as _, Read as _, Write as _, stderr, stdin, stdout},
     os::{fd::OwnedFd, unix::process::CommandExt as _},
-    process::{Command, ExitStatus},
+    process::{Command, ExitStatus, Stdio},
     thread::JoinHandle,
 };
 
 use rustix::pipe::{PipeFlags, pipe_with};
+
+use super::privileges;
 
 /// Why a program could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -40,16 +42,31 @@ pub struct Gated {
     waiter: JoinHandle<std::io::Result<ExitStatus>>,
 }
 
+/// What becomes of the program's standard streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Streams {
+    /// They are this process's own.
+    Inherited,
+    /// Those that are a terminal go nowhere: it is this process's alone.
+    OffTerminal,
+}
+
 impl Gated {
-    /// Starts a command, which waits before its first instruction. It keeps this process's standard
-    /// streams.
-    pub fn start(command: &[OsString]) -> Result<Self, LaunchError> {
+    /// Starts a command, which waits before its first instruction.
+    pub fn start(command: &[OsString], streams: Streams) -> Result<Self, LaunchError> {
         let (program, arguments) = command.split_first().ok_or(LaunchError::Empty)?;
         let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|error| LaunchError::Gate(error.into()));
         let (gate_read, gate_write) = pipe()?;
         let (pid_read, pid_write) = pipe()?;
         let mut child = Command::new(program);
         child.args(arguments);
+        if streams == Streams::OffTerminal {
+            let instead = |terminal: bool| if terminal { Stdio::null() } else { Stdio::inherit() };
+            child
+                .stdin(instead(stdin().is_terminal()))
+                .stdout(instead(stdout().is_terminal()))
+                .stderr(instead(stderr().is_terminal()));
+        }
         // SAFETY: between fork and execve only getpid, write and read are called, on descriptors that
         // the closure owns; all three are async-signal-safe, and nothing is allocated.
         unsafe {
@@ -60,6 +77,10 @@ impl Gated {
             let mut running = child.spawn()?;
             // The closure's ends of the pipes go with it: the other side sees the end of them.
             drop(child);
+            // This thread has nothing left to do that takes a right.
+            if let Err(error) = privileges::keep_nothing() {
+                log::warn!("{error}");
+            }
             running.wait()
         });
         let mut pid = [0; 4];

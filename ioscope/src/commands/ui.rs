@@ -1,0 +1,176 @@
+//! `ioscope` without a command: the terminal UI on a live run; without a terminal, `stat` by the second.
+
+use std::{
+    io::{self, IsTerminal as _},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use crossterm::event::{Event as Input, EventStream};
+use futures_util::{FutureExt as _, StreamExt as _};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{
+    run::{Event, Run, block_on},
+    stat,
+};
+use crate::{
+    cli::{StatArgs, TargetArgs, UiArgs},
+    source::Source as _,
+    tui::{App, Effect, Message, MissingHook, Screen, Theme, Tracing, update},
+};
+
+/// How often a summary is printed where there is no terminal to draw on.
+const PRINT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Runs the command.
+pub(super) fn run(args: &UiArgs) -> Result<ExitCode> {
+    if !io::stdout().is_terminal() {
+        return stat::run(&StatArgs {
+            targets: args.targets.clone(),
+            tracing: args.tracing.clone(),
+            duration: None,
+            interval: Some(PRINT_INTERVAL),
+            json: false,
+            details: false,
+        });
+    }
+    block_on(async {
+        let run = Run::start_for_screen(&args.targets, &args.tracing)?;
+        run_on(run, title(&args.targets), args.tracing.stall_threshold).await
+    })
+}
+
+/// Shows a run that has started, until it is quit. The title names the target, for people. The exit code
+/// is the run's.
+pub(super) async fn run_on(mut run: Run, title: String, stall_threshold: Duration) -> Result<ExitCode> {
+    // Before the screen starts a thread.
+    run.give_up_rights();
+    let shown = show(&mut run, title, stall_threshold).await;
+    // Without the screen nobody would know that it still runs, with its output gone.
+    run.end_command();
+    shown?;
+    run.exit_code()
+}
+
+async fn show(run: &mut Run, title: String, stall_threshold: Duration) -> Result<()> {
+    let tracing = tracing(run, title);
+    let size = crossterm::terminal::size().context("the terminal's size is not known")?;
+    let mut app = App::new(tracing, stall_threshold, theme(), size);
+    let mut continued = signal(SignalKind::from_raw(rustix::process::Signal::CONT.as_raw()))
+        .context("signals cannot be caught")?;
+    let mut screen = Screen::open().context("the terminal cannot be used")?;
+    let mut inputs = EventStream::new();
+    let mut redraw = true;
+    loop {
+        if redraw {
+            screen.draw(&app).context("the terminal cannot be drawn on")?;
+        }
+        let mut messages = tokio::select! {
+            event = run.next() => match event? {
+                Event::Batch(batch) => vec![Message::Batch(batch)],
+                Event::Ended => {
+                    let last = run.finish()?.map(|batch| Message::Batch(Box::new(batch)));
+                    last.into_iter().chain([Message::TargetsEnded]).collect()
+                }
+                Event::Stop => break,
+            },
+            input = inputs.next() => match input {
+                Some(input) => message(&input?).into_iter().collect(),
+                None => break,
+            },
+            _ = continued.recv() => {
+                screen.resume().context("the terminal cannot be used again")?;
+                redraw = true;
+                continue;
+            }
+        };
+        // What else has been typed meanwhile is drawn with it, once.
+        while let Some(Some(input)) = inputs.next().now_or_never() {
+            messages.extend(message(&input?));
+        }
+        redraw = false;
+        for message in messages {
+            for effect in update(&mut app, message) {
+                match effect {
+                    Effect::Redraw => redraw = true,
+                    Effect::Suspend => screen.suspend().context("the terminal cannot be used again")?,
+                    Effect::Quit => return Ok(()),
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn message(input: &Input) -> Option<Message> {
+    match *input {
+        Input::Key(key) => Some(Message::Key(key)),
+        Input::Resize(width, height) => Some(Message::Resize { width, height }),
+        _ => None,
+    }
+}
+
+/// What the screen has to know of the run, once.
+fn tracing(run: &Run, title: String) -> Tracing {
+    let missing = run.source.hooks().iter().filter(|status| status.missing.is_some());
+    Tracing {
+        title,
+        attach: run.source.attach().to_owned(),
+        missing: missing
+            .map(|status| MissingHook {
+                name: status.hook.name.to_owned(),
+                lost: status.hook.gives.to_owned(),
+            })
+            .collect(),
+    }
+}
+
+/// Without colours if <https://no-color.org> is followed: the variable is set, and not empty.
+fn theme() -> Theme {
+    Theme::new(std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()))
+}
+
+/// The targets, for people.
+fn title(targets: &TargetArgs) -> String {
+    if targets.all {
+        return "all processes".to_owned();
+    }
+    let processes = match targets.pids.as_slice() {
+        [pid] => {
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            Some(format!("{} ({pid})", name.trim_end()).trim_start().to_owned())
+        }
+        [] => None,
+        pids => Some(format!("{} processes", pids.len())),
+    };
+    let program = targets.program.first().map(|program| {
+        let path = std::path::Path::new(program);
+        path.file_name().unwrap_or(program).to_string_lossy().into_owned()
+    });
+    let cgroups = targets.cgroups.iter().map(|path| path.display().to_string());
+    let parts: Vec<String> =
+        processes.into_iter().chain(program).chain(targets.comm.iter().cloned()).chain(cgroups).collect();
+    parts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn titles_name_the_targets() {
+        let of = |targets: TargetArgs| title(&targets);
+        assert_eq!(of(TargetArgs { all: true, ..TargetArgs::default() }), "all processes");
+        assert_eq!(of(TargetArgs { pids: vec![1, 2], ..TargetArgs::default() }), "2 processes");
+        // No process has this number.
+        assert_eq!(of(TargetArgs { pids: vec![u32::MAX], ..TargetArgs::default() }), "(4294967295)");
+        let mixed = TargetArgs {
+            comm: vec!["redis-*".to_owned()],
+            program: vec!["/bin/sleep".into(), "1".into()],
+            ..TargetArgs::default()
+        };
+        assert_eq!(of(mixed), "sleep, redis-*");
+    }
+}
