@@ -32,6 +32,7 @@ const PROFILE: &str = "ebpf";
 /// Takes Debian's Rust for the web (its rustc has a prebuilt core for BPF) or, where there is none,
 /// a rustup toolchain with rust-src; and bpf-linker.
 #[derive(clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "they are flags of a command line")]
 pub(crate) struct Args {
     /// Write nothing: build, and fail if the committed object is not what the sources say
     #[arg(long)]
