@@ -101,6 +101,8 @@ pub struct Offsets {
     pub io_uring_task_registered_rings: u32,
     /// `io_ring_ctx.rings`
     pub io_ring_ctx_rings: u32,
+    /// `io_rings.cq.head`
+    pub io_rings_cq_head: u32,
     /// `io_rings.cq.tail`
     pub io_rings_cq_tail: u32,
     /// The argument registers in `pt_regs`
@@ -113,8 +115,6 @@ pub struct Offsets {
     pub task_cfs_rq: u32,
     /// `cfs_rq.rq`
     pub cfs_rq_rq: u32,
-    /// Unused
-    pub reserved: u32,
 }
 
 /// All that the loader tells the probes.
@@ -172,13 +172,13 @@ impl ProbeConfig {
             file_private_data: 0,
             io_uring_task_registered_rings: 0,
             io_ring_ctx_rings: 0,
+            io_rings_cq_head: 0,
             io_rings_cq_tail: 0,
             regs_args: [0; 6],
             regs_syscall: 0,
             task_preempt_count: 0,
             task_cfs_rq: 0,
             cfs_rq_rq: 0,
-            reserved: 0,
         },
         flags: 0,
         own_tgid: 0,
