@@ -18,6 +18,7 @@ use tokio::{
     time::{Instant, Interval, MissedTickBehavior, interval_at},
 };
 
+use super::failure::Usage;
 use crate::{
     cli::{TargetArgs, TracingArgs},
     model::Batch,
@@ -102,9 +103,9 @@ impl Run {
         streams: Streams,
     ) -> Result<Self> {
         if targets.is_empty() {
-            bail!(
+            bail!(Usage(
                 "nothing to trace: name processes with --pid, --comm, --cgroup or --all, or a program after --"
-            );
+            ));
         }
         let selection = Selection {
             pids: targets.pids.clone(),
@@ -208,11 +209,14 @@ impl Run {
     }
 
     /// The command's exit code, if it has ended, or 0.
-    pub(super) fn exit_code(self) -> Result<ExitCode> {
-        match self.command {
-            Some(command) if command.running.has_ended() => Ok(exit_code(command.running.wait()?)),
-            _ => Ok(ExitCode::SUCCESS),
-        }
+    pub(super) fn exit_code(mut self) -> Result<ExitCode> {
+        Ok(self.command_status()?.map_or(ExitCode::SUCCESS, exit_code))
+    }
+
+    /// How the command ended, if it has.
+    fn command_status(&mut self) -> Result<Option<ExitStatus>> {
+        let ended = self.command.take_if(|command| command.running.has_ended());
+        Ok(ended.map(|command| command.running.wait()).transpose()?)
     }
 
     /// Tells the command to end, if there is one that has not.
@@ -241,12 +245,15 @@ impl Run {
                 break;
             }
         }
-        if let Some(batch) = self.finish()? {
+        let last = self.finish()?;
+        // A command that could not be run leaves nothing to tell of.
+        let status = self.command_status()?;
+        if let Some(batch) = last {
             visit(Turn::Last(&batch), &self.source)?;
         }
         // What was started to be traced does not go on without it, as with perf.
         self.end_command();
-        self.exit_code()
+        Ok(status.map_or(ExitCode::SUCCESS, exit_code))
     }
 
     fn targets_have_ended(&self) -> bool {
