@@ -171,7 +171,7 @@ pub struct DemoArgs {
     /// What to show.
     #[arg(long, value_enum, default_value_t = DemoView::Auto)]
     pub view: DemoView,
-    /// Stop after this time.
+    /// Stop after this time; without it, at Ctrl-C, or after 10 s when standard output is no terminal.
     #[arg(short, long, value_name = "DURATION", value_parser = duration)]
     pub duration: Option<Duration>,
 }

@@ -18,6 +18,7 @@ use tokio::{
     time::{Instant, Interval, MissedTickBehavior, interval_at},
 };
 
+use super::failure::Usage;
 use crate::{
     cli::{TargetArgs, TracingArgs},
     model::Batch,
@@ -25,6 +26,7 @@ use crate::{
         Plan, ProbeError,
         environment::{Environment, missing_privilege},
         launch::{Gated, Running, Streams},
+        privileges,
     },
     source::{LiveSource, Source as _, selection::Selection},
 };
@@ -48,6 +50,8 @@ pub(super) struct Run {
     interrupted: bool,
     /// The last batch was taken.
     finished: bool,
+    /// Rights that only starting takes are still there.
+    privileged: bool,
 }
 
 /// A program that was started for the run.
@@ -99,9 +103,9 @@ impl Run {
         streams: Streams,
     ) -> Result<Self> {
         if targets.is_empty() {
-            bail!(
+            bail!(Usage(
                 "nothing to trace: name processes with --pid, --comm, --cgroup or --all, or a program after --"
-            );
+            ));
         }
         let selection = Selection {
             pids: targets.pids.clone(),
@@ -138,7 +142,17 @@ impl Run {
         let command = running.map(|running| Command { running, process });
         announce_ready();
         let ticks = ticks(source.tick());
-        Ok(Self { source, named, command, signals, ticks, end: None, interrupted: false, finished: false })
+        Ok(Self {
+            source,
+            named,
+            command,
+            signals,
+            ticks,
+            end: None,
+            interrupted: false,
+            finished: false,
+            privileged: true,
+        })
     }
 
     /// Stops the run so long from now.
@@ -147,7 +161,10 @@ impl Run {
     }
 
     /// Waits for what comes next. It may be given up and asked for again: nothing is lost.
+    ///
+    /// The first time, rights that only starting takes are given up.
     pub(super) async fn next(&mut self) -> Result<Event> {
+        self.give_up_rights();
         loop {
             // The source's pace changes with what it streams.
             if self.ticks.period() != self.source.tick() {
@@ -172,6 +189,17 @@ impl Run {
         Ok(self.source.next_batch()?.map_or(Event::Ended, |batch| Event::Batch(Box::new(batch))))
     }
 
+    /// Gives up the rights that only starting takes, for this thread and those that it starts from now
+    /// on: files and ports have to be open by now. It works as well with them, so that an error is no
+    /// reason not to go on.
+    pub(super) fn give_up_rights(&mut self) {
+        if std::mem::take(&mut self.privileged)
+            && let Err(error) = privileges::keep_what_reading_takes()
+        {
+            log::warn!("{error}");
+        }
+    }
+
     /// Detaches the probes and takes the last batch, in which every count is exact. Nothing but
     /// [`Event::Stop`] comes after it.
     pub(super) fn finish(&mut self) -> Result<Option<Batch>> {
@@ -181,11 +209,14 @@ impl Run {
     }
 
     /// The command's exit code, if it has ended, or 0.
-    pub(super) fn exit_code(self) -> Result<ExitCode> {
-        match self.command {
-            Some(command) if command.running.has_ended() => Ok(exit_code(command.running.wait()?)),
-            _ => Ok(ExitCode::SUCCESS),
-        }
+    pub(super) fn exit_code(mut self) -> Result<ExitCode> {
+        Ok(self.command_status()?.map_or(ExitCode::SUCCESS, exit_code))
+    }
+
+    /// How the command ended, if it has.
+    fn command_status(&mut self) -> Result<Option<ExitStatus>> {
+        let ended = self.command.take_if(|command| command.running.has_ended());
+        Ok(ended.map(|command| command.running.wait()).transpose()?)
     }
 
     /// Tells the command to end, if there is one that has not.
@@ -199,7 +230,8 @@ impl Run {
     }
 
     /// Takes batches until it is time to stop: after `duration`, at Ctrl-C, when the targets or the
-    /// command have ended, or when `visit` says so by `false`. The exit code is the command's.
+    /// command have ended, or when `visit` says so by `false`. The exit code is the command's; one that
+    /// has not ended by then is told to.
     pub(super) async fn watch(
         mut self,
         duration: Option<Duration>,
@@ -213,10 +245,15 @@ impl Run {
                 break;
             }
         }
-        if let Some(batch) = self.finish()? {
+        let last = self.finish()?;
+        // A command that could not be run leaves nothing to tell of.
+        let status = self.command_status()?;
+        if let Some(batch) = last {
             visit(Turn::Last(&batch), &self.source)?;
         }
-        self.exit_code()
+        // What was started to be traced does not go on without it, as with perf.
+        self.end_command();
+        Ok(status.map_or(ExitCode::SUCCESS, exit_code))
     }
 
     fn targets_have_ended(&self) -> bool {

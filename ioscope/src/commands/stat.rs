@@ -19,11 +19,13 @@ use crate::{
 
 /// Runs the command.
 pub(super) fn run(args: &StatArgs) -> Result<ExitCode> {
-    block_on(async {
-        let run = Run::start(&args.targets, &args.tracing, false)?;
-        let mut printer = Printer::new(args);
-        run.watch(args.duration, |turn, source| printer.take(turn, source)).await
-    })
+    block_on(async { show(Run::start(&args.targets, &args.tracing, false)?, args).await })
+}
+
+/// Prints what a run counts.
+pub(super) async fn show(run: Run, args: &StatArgs) -> Result<ExitCode> {
+    let mut printer = Printer::new(args);
+    run.watch(args.duration, |turn, source| printer.take(turn, source)).await
 }
 
 /// What has to be printed when.

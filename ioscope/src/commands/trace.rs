@@ -27,15 +27,17 @@ use crate::{
 
 /// Runs the command.
 pub(super) fn run(args: &TraceArgs) -> Result<ExitCode> {
-    block_on(async {
-        let run = Run::start(&args.targets, &args.tracing, true)?;
-        let mut printer = Printer::new(args);
-        run.watch(args.duration, |turn, _| match turn {
-            run::Turn::Batch(batch) => printer.batch(batch),
-            run::Turn::Last(batch) => printer.last(batch),
-        })
-        .await
+    block_on(async { show(Run::start(&args.targets, &args.tracing, true)?, args).await })
+}
+
+/// Prints a run's iterations; it has to stream.
+pub(super) async fn show(run: Run, args: &TraceArgs) -> Result<ExitCode> {
+    let mut printer = Printer::new(args);
+    run.watch(args.duration, |turn, _| match turn {
+        run::Turn::Batch(batch) => printer.batch(batch),
+        run::Turn::Last(batch) => printer.last(batch),
     })
+    .await
 }
 
 /// Prints what batches bring.

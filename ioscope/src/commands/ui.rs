@@ -45,6 +45,8 @@ pub(super) fn run(args: &UiArgs) -> Result<ExitCode> {
 /// Shows a run that has started, until it is quit. The title names the target, for people. The exit code
 /// is the run's.
 pub(super) async fn run_on(mut run: Run, title: String, stall_threshold: Duration) -> Result<ExitCode> {
+    // Before the screen starts a thread.
+    run.give_up_rights();
     let shown = show(&mut run, title, stall_threshold).await;
     // Without the screen nobody would know that it still runs, with its output gone.
     run.end_command();

@@ -188,7 +188,7 @@ mod tests {
     fn text_stays_within_80_columns() {
         let text = text(&report());
         assert!(text.lines().all(|line| line.width() <= COLUMNS), "{text}");
-        assert!(text.contains("  MISSING  syscall hooks         every process's"), "{text}");
+        assert!(text.contains("  MISSING  syscall hooks        every process's"), "{text}");
         assert!(text.contains("lost: everything\n") && text.contains("to get it: Linux 5.5"), "{text}");
         assert!(text.ends_with(
             "Tracing works.\nTo trace without sudo from now on:\n  sudo setcap cap_bpf+ep /a/very/long/path\n"

@@ -1,16 +1,85 @@
 //! Numbers for people: few digits, a unit, the same width wherever they stand.
 
+use std::fmt;
+
 /// Nanoseconds with a unit, three digits: `812ns`, `45.2µs`, `1.20ms`, `3.00s`, `12m`.
 pub fn duration(ns: u64) -> String {
-    const MINUTE: f64 = 60e9;
-    let value = ns as f64;
-    match ns {
-        0..=999 => format!("{ns}ns"),
-        1_000..=999_499 => scaled(value / 1e3, "µs"),
-        999_500..=999_499_999 => scaled(value / 1e6, "ms"),
-        999_500_000..=59_949_999_999 => scaled(value / 1e9, "s"),
-        _ if value < 60.0 * MINUTE => format!("{:.1}m", value / MINUTE),
-        _ => format!("{:.1}h", value / (60.0 * MINUTE)),
+    Nanoseconds(ns).to_string()
+}
+
+/// The same, to be written without a string of its own; `{:>6}` aligns it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Nanoseconds(pub u64);
+
+impl fmt::Display for Nanoseconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const MINUTE: f64 = 60e9;
+        let ns = self.0;
+        match ns {
+            0..=999 => Short::new(ns, 1, 0, "ns").pad(f),
+            1_000..=999_499 => Short::of(ns, 1_000, "µs").pad(f),
+            999_500..=999_499_999 => Short::of(ns, 1_000_000, "ms").pad(f),
+            999_500_000..=59_949_999_999 => Short::of(ns, 1_000_000_000, "s").pad(f),
+            _ if (ns as f64) < 60.0 * MINUTE => f.pad(&format!("{:.1}m", ns as f64 / MINUTE)),
+            _ => f.pad(&format!("{:.1}h", ns as f64 / (60.0 * MINUTE))),
+        }
+    }
+}
+
+/// At most `999.5` and a unit, as text: whole numbers only, because `trace` writes millions of them.
+struct Short {
+    text: [u8; 8],
+    length: usize,
+}
+
+impl Short {
+    /// `value` in `unit`s, in three digits.
+    fn of(value: u64, unit: u64, name: &str) -> Self {
+        let hundredths = (value * 100 + unit / 2) / unit;
+        if hundredths < 1_000 {
+            return Self::new(hundredths, 100, 2, name);
+        }
+        let tenths = (value * 10 + unit / 2) / unit;
+        if tenths < 1_000 {
+            return Self::new(tenths, 10, 1, name);
+        }
+        Self::new((value + unit / 2) / unit, 1, 0, name)
+    }
+
+    /// `value` parts of a whole, of which it takes `parts` and which have `digits` digits.
+    fn new(value: u64, parts: u64, digits: usize, name: &str) -> Self {
+        let mut short = Self { text: [0; 8], length: 0 };
+        let whole = value / parts;
+        for place in [100, 10, 1] {
+            if whole >= place || place == 1 {
+                short.push_digit(whole / place);
+            }
+        }
+        if digits > 0 {
+            short.push(b'.');
+            let part = value % parts;
+            if digits > 1 {
+                short.push_digit(part / 10);
+            }
+            short.push_digit(part);
+        }
+        name.bytes().for_each(|byte| short.push(byte));
+        short
+    }
+
+    fn push_digit(&mut self, number: u64) {
+        self.push(b"0123456789"[(number % 10) as usize]);
+    }
+
+    fn push(&mut self, byte: u8) {
+        if let Some(place) = self.text.get_mut(self.length) {
+            *place = byte;
+            self.length += 1;
+        }
+    }
+
+    fn pad(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(std::str::from_utf8(&self.text[..self.length]).unwrap_or_default())
     }
 }
 
@@ -67,7 +136,13 @@ mod tests {
             (0, "0ns"),
             (999, "999ns"),
             (1_000, "1.00µs"),
+            (7, "7ns"),
+            (70, "70ns"),
+            (9_994, "9.99µs"),
+            (9_996, "10.0µs"),
             (45_200, "45.2µs"),
+            (99_960, "100µs"),
+            (1_050_000, "1.05ms"),
             (999_499, "999µs"),
             (999_500, "1.00ms"),
             (1_200_000, "1.20ms"),
@@ -78,6 +153,7 @@ mod tests {
             (7_200_000_000_000, "2.0h"),
         ] {
             assert_eq!(duration(ns), text);
+            assert_eq!(format!("{:>8}", Nanoseconds(ns)), format!("{text:>8}"));
         }
     }
 

@@ -13,6 +13,8 @@ use std::{
 
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use super::privileges;
+
 /// Why a program could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
@@ -75,6 +77,10 @@ impl Gated {
             let mut running = child.spawn()?;
             // The closure's ends of the pipes go with it: the other side sees the end of them.
             drop(child);
+            // This thread has nothing left to do that takes a right.
+            if let Err(error) = privileges::keep_nothing() {
+                log::warn!("{error}");
+            }
             running.wait()
         });
         let mut pid = [0; 4];

@@ -13,6 +13,7 @@ pub mod kallsyms;
 pub mod launch;
 pub mod layout;
 mod memory;
+pub mod privileges;
 mod session;
 pub mod syscalls;
 

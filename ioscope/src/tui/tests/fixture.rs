@@ -82,7 +82,7 @@ impl Thread {
             max_events: 1024,
             timeout: -1,
             ring: 0,
-            posted: 0,
+            taken: 0,
         };
         let stall_threshold = u64::try_from(STALL.as_nanos()).expect("short");
         self.step(after, Transition::Enter { args, stall_threshold });
