@@ -130,6 +130,13 @@ impl MappedArray<LoopSlot> {
         None
     }
 
+    /// A copy of an entry that the kernel may have written into meanwhile: only what never changes, while
+    /// the place is the same thread's, can be relied on. `None` beyond the end.
+    pub(super) fn glance(&self, slot: u32) -> Option<Box<LoopSlot>> {
+        // SAFETY: within the mapping, and every bit pattern is a value.
+        self.entry(slot).map(|entry| Box::new(unsafe { std::ptr::read_volatile(entry.as_ptr()) }))
+    }
+
     /// Marks a loop for streaming, or takes the mark away.
     pub(super) fn mark(&self, slot: u32, marked: bool) {
         if let Some(entry) = self.entry(slot) {
