@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod ioscope;
 pub(crate) mod load;
 pub(crate) mod programs;
 pub(crate) mod server;
