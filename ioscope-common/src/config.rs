@@ -103,6 +103,8 @@ pub struct Offsets {
     pub io_uring_task_registered_rings: u32,
     /// `io_ring_ctx.rings`
     pub io_ring_ctx_rings: u32,
+    /// `io_rings.cq.head`
+    pub io_rings_cq_head: u32,
     /// `io_rings.cq.tail`
     pub io_rings_cq_tail: u32,
     /// The argument registers in `pt_regs`
@@ -119,8 +121,6 @@ pub struct Offsets {
     pub regs_ip: u32,
     /// `pt_regs.cx`, of x86_64
     pub regs_cx: u32,
-    /// Unused
-    pub reserved: u32,
 }
 
 /// All that the loader tells the probes.
@@ -178,6 +178,7 @@ impl ProbeConfig {
             file_private_data: 0,
             io_uring_task_registered_rings: 0,
             io_ring_ctx_rings: 0,
+            io_rings_cq_head: 0,
             io_rings_cq_tail: 0,
             regs_args: [0; 6],
             regs_syscall: 0,
@@ -186,7 +187,6 @@ impl ProbeConfig {
             cfs_rq_rq: 0,
             regs_ip: 0,
             regs_cx: 0,
-            reserved: 0,
         },
         flags: 0,
         own_tgid: 0,

@@ -190,8 +190,9 @@ pub struct WaitArgs {
     pub timeout: i64,
     /// Rings only: which ring, by its address in the kernel.
     pub ring: u64,
-    /// Rings only: how many completions had been posted to it, ever, modulo 2^32.
-    pub posted: u32,
+    /// Rings only: how many completions the program had taken out of it, ever, modulo 2^32. When the
+    /// loop has not waited on the ring before, what was posted beyond that is what it will find.
+    pub taken: u32,
 }
 
 /// A thing that happens to a thread.
@@ -738,7 +739,7 @@ impl Loop {
             && poller.ring != args.ring
         {
             poller.ring = args.ring;
-            poller.posted = args.posted;
+            poller.posted = args.taken;
         }
         step
     }

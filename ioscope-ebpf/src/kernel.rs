@@ -119,21 +119,27 @@ pub(crate) struct Numbers {
     pub(crate) inner: u32,
 }
 
-/// The numbers of a `struct pid` at this address.
+/// How many levels of pid namespaces are looked through for ioscope's own. They nest 32 deep at most
+/// (`MAX_PID_NS_LEVEL`, `include/linux/pid_namespace.h`), and 2 or 3 deep in practice.
+const NAMESPACE_LEVELS: u32 = 8;
+
+/// The numbers of a `struct pid` at this address; `initial` is the one in the initial namespace.
 #[inline(always)]
-fn numbers(pid: u64) -> Numbers {
-    let none = Numbers { ours: 0, inner: 0 };
-    let Some(level) = read_kernel::<u32>(pid + u64::from(config!(offsets.pid_level))) else {
-        return none;
-    };
+fn numbers(pid: u64, initial: u32) -> Numbers {
+    let level = read_kernel::<u32>(pid + u64::from(config!(offsets.pid_level))).unwrap_or(0);
+    if level == 0 && in_initial_namespace() {
+        return Numbers { ours: initial, inner: initial };
+    }
     let upid = |level: u32| {
         pid + u64::from(config!(offsets.pid_numbers))
             + u64::from(level) * u64::from(config!(offsets.upid_size))
     };
     let number = |upid: u64| read_kernel::<u32>(upid + u64::from(config!(offsets.upid_nr))).unwrap_or(0);
     let inner = number(upid(level));
-    // A namespace nests 32 deep at most: MAX_PID_NS_LEVEL, include/linux/pid_namespace.h.
-    for at in 0..=32 {
+    if in_initial_namespace() {
+        return Numbers { ours: initial, inner };
+    }
+    for at in 0..NAMESPACE_LEVELS {
         if at > level {
             break;
         }
@@ -149,8 +155,7 @@ fn numbers(pid: u64) -> Numbers {
 /// A thread's numbers. Slow: for a thread's first wait call.
 #[inline(always)]
 pub(crate) fn thread_numbers(task: Task) -> Numbers {
-    let Numbers { ours, inner } = numbers(task.pointer(config!(offsets.task_thread_pid)));
-    Numbers { ours: if in_initial_namespace() { task.pid() } else { ours }, inner }
+    numbers(task.pointer(config!(offsets.task_thread_pid)), task.pid())
 }
 
 /// A process's numbers. Slow: for a thread's first wait call.
@@ -158,8 +163,7 @@ pub(crate) fn thread_numbers(task: Task) -> Numbers {
 pub(crate) fn process_numbers(task: Task) -> Numbers {
     let signal = task.pointer(config!(offsets.task_signal));
     let pid = read_kernel::<u64>(signal + u64::from(config!(offsets.signal_tgid_pid))).unwrap_or(0);
-    let Numbers { ours, inner } = numbers(pid);
-    Numbers { ours: if in_initial_namespace() { task.tgid() } else { ours }, inner }
+    numbers(pid, task.tgid())
 }
 
 /// A process's number in ioscope's pid namespace.

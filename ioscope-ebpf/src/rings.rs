@@ -45,7 +45,18 @@ fn registered_file(task: Task, index: u32) -> Option<u64> {
 /// How many completions have been posted to a ring, modulo 2^32.
 #[inline(always)]
 pub(crate) fn posted(ring: u64) -> u32 {
+    completion_queue(ring, config!(offsets.io_rings_cq_tail))
+}
+
+/// How many of them the program has taken out, modulo 2^32.
+#[inline(always)]
+pub(crate) fn taken(ring: u64) -> u32 {
+    completion_queue(ring, config!(offsets.io_rings_cq_head))
+}
+
+#[inline(always)]
+fn completion_queue(ring: u64, offset: u32) -> u32 {
     read_kernel::<u64>(ring + u64::from(config!(offsets.io_ring_ctx_rings)))
-        .and_then(|rings| read_kernel::<u32>(rings + u64::from(config!(offsets.io_rings_cq_tail))))
+        .and_then(|rings| read_kernel::<u32>(rings + u64::from(offset)))
         .unwrap_or(0)
 }

@@ -181,7 +181,7 @@ pub(crate) fn arguments(
         max_events: 0,
         timeout: TIMEOUT_UNKNOWN,
         ring: 0,
-        posted: 0,
+        taken: 0,
     };
     match call {
         WaitCall::EpollWait | WaitCall::EpollPwait | WaitCall::EpollPwait2 => {
@@ -262,7 +262,7 @@ fn ring_arguments(
     if config!(flags) & flag::RINGS != 0 {
         args.ring = rings::ring_of(task(), args.fd as u32, registered);
         if args.ring != 0 {
-            args.posted = rings::posted(args.ring);
+            args.taken = rings::taken(args.ring);
         }
     }
 }

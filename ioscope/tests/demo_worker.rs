@@ -1,73 +1,15 @@
 //! The worker process as another program sees it: by its protocol, by strace, and when stopped in a wait call.
 
+mod support;
+
 use std::collections::BTreeMap;
-use std::error::Error;
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use ioscope::demo::{Pattern, Report, Spec, Start};
+use ioscope::demo::{Pattern, Spec, Start};
 use ioscope_common::WaitCall;
 
-type Outcome = Result<(), Box<dyn Error>>;
-
-const WORKER: &str = env!("CARGO_BIN_EXE_ioscope");
-
-/// A worker that said it is ready; killed if a test fails before it ends.
-struct Worker {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-    ready: serde_json::Value,
-}
-
-impl Worker {
-    fn start(mut command: Command, specs: &[Spec]) -> Result<Self, Box<dyn Error>> {
-        command.arg("__worker").arg(serde_json::to_string(specs)?);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let input = child.stdin.take().ok_or("no stdin")?;
-        let output = BufReader::new(child.stdout.take().ok_or("no stdout")?);
-        let mut worker = Self { child, input, output, ready: serde_json::Value::Null };
-        worker.ready = serde_json::from_str(&worker.line()?)?;
-        Ok(worker)
-    }
-
-    fn line(&mut self) -> Result<String, Box<dyn Error>> {
-        let mut line = String::new();
-        self.output.read_line(&mut line)?;
-        Ok(line)
-    }
-
-    fn report(&mut self) -> Result<Report, Box<dyn Error>> {
-        Ok(serde_json::from_str(&self.line()?)?)
-    }
-
-    fn say(&mut self) -> Outcome {
-        Ok(writeln!(self.input)?)
-    }
-
-    fn end(mut self) -> Outcome {
-        self.say()?;
-        let status = self.child.wait()?;
-        if status.success() { Ok(()) } else { Err(format!("the worker: {status}").into()) }
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        // It is gone already when all went well.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The calls that this architecture has.
-fn calls() -> impl Iterator<Item = WaitCall> {
-    let is_x86 = cfg!(target_arch = "x86_64");
-    WaitCall::ALL.into_iter().filter(move |call| {
-        is_x86 || !matches!(call, WaitCall::EpollWait | WaitCall::Poll | WaitCall::Select)
-    })
-}
+use support::worker::{IOSCOPE, Outcome, Worker, calls};
 
 /// Each wait call, as often as its place in the list says, so that no two counts are the same.
 fn specs(pattern: Pattern) -> Vec<Spec> {
@@ -101,7 +43,7 @@ fn strace_counts_the_same() -> Outcome {
     for pattern in [Pattern::AlwaysReady, Pattern::Expire, Pattern::Interrupted, Pattern::BadPointer] {
         let summary = tempfile::NamedTempFile::new()?;
         let mut command = Command::new("strace");
-        command.args(["-f", "-c", "-o"]).arg(summary.path()).arg(WORKER);
+        command.args(["-f", "-c", "-o"]).arg(summary.path()).arg(IOSCOPE);
         let mut worker = Worker::start(command, &specs(pattern))?;
         worker.say()?;
         let report = worker.report()?;
@@ -122,11 +64,11 @@ fn strace_counts_the_same() -> Outcome {
 fn loops_sleep_before_go_and_the_main_thread_stays_after_the_report() -> Outcome {
     let specs: Vec<Spec> =
         specs(Pattern::CheckIn).into_iter().map(|spec| Spec { start: Start::BeforeGo, ..spec }).collect();
-    let mut worker = Worker::start(Command::new(WORKER), &specs)?;
-    assert_eq!(worker.ready["pid"], worker.child.id());
+    let mut worker = Worker::start(Command::new(IOSCOPE), &specs)?;
+    assert_eq!(worker.ready["pid"], worker.id());
     assert_eq!(worker.ready["tids"].as_array().map(Vec::len), Some(specs.len()));
     for tid in worker.ready["tids"].as_array().ok_or("no tids")? {
-        let stat = std::fs::read_to_string(format!("/proc/{}/task/{tid}/stat", worker.child.id()))?;
+        let stat = std::fs::read_to_string(format!("/proc/{}/task/{tid}/stat", worker.id()))?;
         assert!(stat.contains(") S "), "not asleep: {stat}");
     }
     worker.say()?;
@@ -135,7 +77,7 @@ fn loops_sleep_before_go_and_the_main_thread_stays_after_the_report() -> Outcome
         assert_eq!(Some(thread.iterations - 1), spec.iterations, "the return at go comes on top");
         assert_eq!(Some(thread.check_ins), spec.iterations);
     }
-    assert!(worker.child.try_wait()?.is_none());
+    assert!(worker.is_running()?);
     worker.end()
 }
 
@@ -150,10 +92,10 @@ fn a_stop_and_a_continue_lose_no_call() -> Outcome {
             ..Spec::new(call, Pattern::Expire)
         })
         .collect();
-    let mut worker = Worker::start(Command::new(WORKER), &specs)?;
+    let mut worker = Worker::start(Command::new(IOSCOPE), &specs)?;
     worker.say()?;
     std::thread::sleep(Duration::from_millis(100));
-    let pid = rustix::process::Pid::from_child(&worker.child);
+    let pid = worker.pid();
     for signal in [rustix::process::Signal::STOP, rustix::process::Signal::CONT] {
         rustix::process::kill_process(pid, signal)?;
         std::thread::sleep(Duration::from_millis(50));

@@ -2,8 +2,7 @@
 //! no BPF toolchain; and the check that the committed object is what the sources say.
 //!
 //! The object is reproducible: the same compiler gives the same bytes in any directory, for any
-//! user. Another compiler gives the same code, data, maps and relocations, but other type
-//! information. A stamp beside the object says which compiler made it, so that the check knows what
+//! user. Another compiler gives the same code, data, maps and relocations. A stamp beside the object says which compiler made it, so that the check knows what
 //! to ask for.
 
 mod compare;
@@ -33,6 +32,7 @@ const PROFILE: &str = "ebpf";
 /// Takes Debian's Rust for the web (its rustc has a prebuilt core for BPF) or, where there is none,
 /// a rustup toolchain with rust-src; and bpf-linker.
 #[derive(clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "they are flags of a command line")]
 pub(crate) struct Args {
     /// Write nothing: build, and fail if the committed object is not what the sources say
     #[arg(long)]
@@ -45,6 +45,10 @@ pub(crate) struct Args {
     /// at the same sources
     #[arg(long)]
     from_source: bool,
+    /// Keep type and line information, so that the verifier's refusals name source lines; not to be
+    /// committed
+    #[arg(long, conflicts_with = "check")]
+    lines: bool,
 }
 
 pub(crate) fn run_command(args: &Args) -> Result<()> {
@@ -55,6 +59,7 @@ pub(crate) fn run_command(args: &Args) -> Result<()> {
     let built = compile(&toolchain, &metadata)?;
     let object = strip::without_debug_information(
         &fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?,
+        args.lines,
     )?;
     let summary = compare::summary(&object)?;
     let stamp = Stamp::new(&toolchain, &object);

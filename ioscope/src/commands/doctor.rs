@@ -212,9 +212,12 @@ fn hooks(attempt: &Result<Vec<HookStatus>, ProbeError>) -> Vec<Item> {
     match attempt {
         Ok(hooks) => hooks
             .iter()
-            .map(|HookStatus { hook, missing }| match missing {
-                Some(reason) => item(hook, Some(false), reason),
-                None => item(hook, Some(true), hook.gives),
+            .map(|HookStatus { hook, missing, verified }| match (missing, verified) {
+                (Some(reason), _) => item(hook, Some(false), reason),
+                (None, Some(count)) => {
+                    item(hook, Some(true), &format!("{}; {count} instructions verified", hook.gives))
+                }
+                (None, None) => item(hook, Some(true), hook.gives),
             })
             .collect(),
         Err(error) => HOOKS

@@ -31,10 +31,13 @@ pub struct LoopModel {
 }
 
 impl LoopModel {
-    /// Whether the thread has shown itself to be a loop: one that was only seen to submit to a ring
-    /// has not.
+    /// Whether the thread has shown itself to be a loop. One that was only seen to submit to a ring has
+    /// not, nor has one that checked in once and never again: every Rust program does so when it starts
+    /// (a `poll` of its standard descriptors).
     pub fn is_loop(&self) -> bool {
-        self.raw.call != 0
+        let returns = self.stats.iterations();
+        let checked_in_once = returns == 1 && self.stats.counters.check_ins == 1;
+        self.raw.in_wait != 0 || (returns > 0 && !checked_in_once)
     }
 
     /// The wait call that it is in, or was in last.

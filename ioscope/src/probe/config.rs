@@ -156,6 +156,7 @@ fn offsets(layout: &KernelLayout) -> Offsets {
     };
     if let Some(io_uring) = io_uring {
         offsets.io_ring_ctx_rings = io_uring.rings;
+        offsets.io_rings_cq_head = io_uring.cq_head;
         offsets.io_rings_cq_tail = io_uring.cq_tail;
         offsets.task_io_uring = task.io_uring.unwrap_or(0);
         offsets.io_uring_task_registered_rings = io_uring.registered_rings.unwrap_or(0);

@@ -36,6 +36,9 @@ pub struct HookStatus {
     pub hook: &'static Hook,
     /// Why not.
     pub missing: Option<String>,
+    /// How many instructions the verifier went through to accept its program; `None` where the kernel
+    /// does not tell (before Linux 5.16).
+    pub verified: Option<u32>,
 }
 
 /// All hooks.

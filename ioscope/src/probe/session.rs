@@ -153,20 +153,18 @@ impl Session {
             ebpf,
         };
         for hook in HOOKS {
-            let attached = session.attach(hook, &program_btf);
-            if let Err(error) = attached {
-                if hook.required {
-                    return Err(ProbeError::from_attach(hook.name, &error));
-                }
-                session.hooks.push(HookStatus { hook, missing: Some(brief(&error)) });
-            } else {
-                session.hooks.push(HookStatus { hook, missing: None });
-            }
+            let status = match session.attach(hook, &program_btf) {
+                Ok(verified) => HookStatus { hook, missing: None, verified },
+                Err(error) if hook.required => return Err(ProbeError::from_attach(hook.name, &error)),
+                Err(error) => HookStatus { hook, missing: Some(brief(&error)), verified: None },
+            };
+            session.hooks.push(status);
         }
         Ok(session)
     }
 
-    fn attach(&mut self, hook: &'static Hook, btf: &ProgramBtf) -> Result<(), ProgramError> {
+    /// Loads a hook's program and attaches it. Returns how many instructions the verifier went through.
+    fn attach(&mut self, hook: &'static Hook, btf: &ProgramBtf) -> Result<Option<u32>, ProgramError> {
         let program = self.ebpf.program_mut(hook.program).ok_or(ProgramError::NotLoaded)?;
         match hook.kind {
             HookKind::Tracepoint => {
@@ -181,7 +179,7 @@ impl Session {
                 run_iterator(program.take_link(link)?)?;
             }
         }
-        Ok(())
+        Ok(program.info()?.verified_instruction_count())
     }
 
     /// Which hooks are in use, and which are missing.

@@ -1,6 +1,6 @@
 //! Batches from a live session.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, os::unix::fs::MetadataExt as _, sync::Arc, time::Duration};
 
 use ioscope_common::{COMM_LEN, Control, LoopSlot, status};
 use rustix::time::{ClockId, clock_gettime};
@@ -129,7 +129,7 @@ impl LiveSource {
             recognised: false,
             tries: 0,
         });
-        if !process.recognised && process.tries < RECOGNITION_TRIES {
+        if !process.recognised && process.tries < RECOGNITION_TRIES && !is_own_program(pid) {
             process.tries += 1;
             process.facts = self.recogniser.facts(pid);
             process.recognised = recognise_thread(&process.facts, thread).is_some();
@@ -223,6 +223,13 @@ impl Source for LiveSource {
     fn hooks(&self) -> &[HookStatus] {
         self.session.hooks()
     }
+}
+
+/// Whether a process runs this very program: the built-in loops, which use no runtime, though their
+/// executable has one in it.
+fn is_own_program(pid: u32) -> bool {
+    let file = |path: &str| std::fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()));
+    matches!((file(&format!("/proc/{pid}/exe")), file("/proc/self/exe")), (Ok(theirs), Ok(ours)) if theirs == ours)
 }
 
 /// A thread's name, up to its first zero byte.

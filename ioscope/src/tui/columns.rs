@@ -157,7 +157,7 @@ pub(super) static COLUMNS: &[Column] = &[
     },
     Column {
         id: ColumnId::Iterations,
-        name: "iterations per second",
+        name: "iterations/s",
         heading: ["ITER", "/S"],
         short_heading: "ITER",
         left: false,
@@ -276,12 +276,12 @@ pub(super) struct Placed {
 }
 
 /// How wide each column's widest cell is, by its index in [`COLUMNS`]; 0 where it does not matter.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct ContentWidths([u16; COLUMNS.len()]);
 
 impl ContentWidths {
     pub(super) fn of(rows: &[Row]) -> Self {
-        let mut widths = Self::default();
+        let mut widths = Self([0; COLUMNS.len()]);
         for (id, wanted) in PLAN {
             if let Width::Content(most) = wanted {
                 let column = Column::index(*id);
@@ -297,6 +297,12 @@ impl ContentWidths {
             }
         }
         widths
+    }
+}
+
+impl Default for ContentWidths {
+    fn default() -> Self {
+        Self::of(&[])
     }
 }
 

@@ -58,6 +58,8 @@ pub(super) struct Shown {
     /// In the order of the table.
     pub(super) rows: Vec<Row>,
     pub(super) widths: ContentWidths,
+    /// How many there are.
+    pub(super) loops: usize,
     pub(super) elapsed_ns: u64,
     pub(super) iterations_per_s: f64,
     pub(super) events_per_s: f64,
@@ -105,12 +107,15 @@ impl App {
     /// Makes what the screen shows from the model.
     pub(super) fn refresh(&mut self) {
         let rows = rows(&self.model, &self.window, std::mem::take(&mut self.shown.rows));
-        let living = || rows.iter().filter(|row| !row.ended);
+        // When all have ended, the last state stays.
+        let all_ended = rows.iter().all(|row| row.ended);
+        let counted = || rows.iter().filter(|row| !row.ended || all_ended);
         self.shown = Shown {
+            loops: counted().count(),
             widths: ContentWidths::of(&rows),
             elapsed_ns: self.model.elapsed_ns(),
-            iterations_per_s: living().map(|row| row.iterations_per_s).sum(),
-            events_per_s: living().map(|row| row.events_per_s).sum(),
+            iterations_per_s: counted().map(|row| row.iterations_per_s).sum(),
+            events_per_s: counted().map(|row| row.events_per_s).sum(),
             cost: self.window.cost(&self.model),
             drops: *self.model.drops(),
             rows,

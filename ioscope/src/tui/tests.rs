@@ -1,1 +1,5 @@
-//! Tests
+//! The UI without a terminal: messages in, drawings out.
+
+mod drawings;
+mod fixture;
+mod messages;

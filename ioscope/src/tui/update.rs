@@ -54,7 +54,7 @@ fn key(app: &mut App, event: &KeyEvent) -> Vec<Effect> {
         Action::Close if app.help => app.help = false,
         Action::Close => app.selected = None,
         Action::Up | Action::Down | Action::PageUp | Action::PageDown | Action::First | Action::Last => {
-            select(app, action)
+            select(app, action);
         }
         Action::NextOrder => next_order(app),
         Action::Reverse => {

@@ -71,7 +71,11 @@ pub fn view(app: &App, frame: &mut Frame<'_>) {
     header::draw(app, &layout, buffer);
     table::draw(app, &layout, buffer);
     if layout.footer.height > 0 {
-        spread(buffer, layout.footer, &keys(app), &position(app));
+        let keys = keys(app);
+        // The headings tell the order, too: it goes first.
+        let room = layout.footer.width.saturating_sub(cells(&keys));
+        let [long, short] = position(app);
+        spread(buffer, layout.footer, &keys, if cells(&long) < room { &long } else { &short });
     }
     if app.help {
         help::draw(app, area, buffer);
@@ -91,15 +95,14 @@ fn keys(app: &App) -> Line<'static> {
     line
 }
 
-/// How the table is sorted, and where in it the selection is.
-fn position(app: &App) -> Line<'static> {
+/// How the table is sorted and where in it the selection is; and the latter only.
+fn position(app: &App) -> [Line<'static>; 2] {
     let direction = if app.order.is_descending() { "▼" } else { "▲" };
-    let rows = app.shown.rows.len();
-    let at = match app.selected_row() {
-        Some(at) => format!("  {}/{rows} ", at + 1),
-        None => " ".to_owned(),
-    };
-    Line::styled(format!("by {} {direction}{at}", app.order.column().name), app.theme.secondary)
+    let order = format!("by {} {direction} ", app.order.column().name);
+    let place =
+        app.selected_row().map_or(String::new(), |at| format!("{}/{} ", at + 1, app.shown.rows.len()));
+    let gap = if place.is_empty() { "" } else { " " };
+    [order + gap + &place, place].map(|text| Line::styled(text, app.theme.secondary))
 }
 
 /// Draws a line at the left of an area and another at its right; where there is no room for both, the

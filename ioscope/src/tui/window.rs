@@ -38,7 +38,7 @@ pub(super) struct Window {
 impl Window {
     /// Takes notice of the model as it is after a batch. What is recent has to be asked before.
     pub(super) fn advance(&mut self, model: &Model) {
-        let due = self.marks.back().is_none_or(|mark| model.now() - mark.at >= STEP);
+        let due = self.marks.back().is_none_or(|mark| model.now().saturating_sub(mark.at) >= STEP);
         if due {
             if self.marks.len() == MARKS {
                 self.marks.pop_front();

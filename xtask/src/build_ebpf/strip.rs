@@ -1,7 +1,8 @@
-//! Takes the debug information out of a linked object. What the loader reads stays as it is: code,
-//! data, maps, license, symbols, relocations, BTF and BTF.ext.
+//! Takes out of a linked object what the kernel does not need: DWARF, and type and line information
+//! (BTF), which would make up two thirds of the rest. The maps are defined without BTF, and the kernel's
+//! own types are looked up when ioscope starts. Code, data, maps, license, symbols and relocations
+//! stay as they are. `--lines` keeps BTF: the verifier then names source lines when it refuses.
 //!
-//! Nine tenths of the linker's output is DWARF, which nobody reads once BTF has been made from it.
 //! cargo's own `strip` does not know this target.
 
 use anyhow::{Context as _, Result};
@@ -10,13 +11,14 @@ use object::{
     elf,
 };
 
-/// The object without its `.debug_*` sections and their relocations.
-pub(crate) fn without_debug_information(linked: &[u8]) -> Result<Vec<u8>> {
+/// The object without its `.debug_*` sections and, unless `lines` are wanted, `.BTF*`; and without their
+/// relocations.
+pub(crate) fn without_debug_information(linked: &[u8], lines: bool) -> Result<Vec<u8>> {
     let mut object = Builder::read(linked).context("the linked object")?;
     for section in &mut object.sections {
         let name = section.name.as_slice();
         let of = name.strip_prefix(b".rel").unwrap_or(name);
-        if of.starts_with(b".debug_") {
+        if of.starts_with(b".debug_") || (of.starts_with(b".BTF") && !lines) {
             section.delete = true;
         }
     }

@@ -82,7 +82,6 @@ fn badges(app: &App) -> Line<'static> {
 /// All loops together, and what tracing them costs.
 fn totals(app: &App, short: bool) -> Line<'static> {
     let shown = &app.shown;
-    let loops = shown.rows.iter().filter(|row| !row.ended).count();
     let dropped = total(&shown.drops);
     let dropped_style = if dropped > 0 { app.theme.bad } else { app.theme.strong };
     let cost = shown.cost.map(|cost| match cost.probes {
@@ -94,10 +93,10 @@ fn totals(app: &App, short: bool) -> Line<'static> {
     } else {
         ["loops", "iterations/s", "events/s", "dropped", "own CPU"]
     };
-    let words = if loops == 1 { ["loop", words[1], words[2], words[3], words[4]] } else { words };
+    let words = if shown.loops == 1 { ["loop", words[1], words[2], words[3], words[4]] } else { words };
     let strong = app.theme.strong;
     let numbers = [
-        Some((count(loops as u64), strong)),
+        Some((count(shown.loops as u64), strong)),
         Some((rate(shown.iterations_per_s), strong)),
         Some((rate(shown.events_per_s), strong)),
         Some((count(dropped), dropped_style)),

@@ -1,0 +1,224 @@
+//! The drawings against golden files: what stands where, and below it the same with each character's
+//! look. `IOSCOPE_BLESS=1` writes the files anew.
+
+use std::path::Path;
+
+use crossterm::event::KeyCode;
+use proptest::prelude::*;
+use ratatui::{
+    Terminal,
+    backend::TestBackend,
+    buffer::{Buffer, Cell},
+    style::{Color, Modifier},
+};
+
+use super::fixture::{app, crowd, drop_some, miss_a_hook, press, scene};
+use crate::tui::{App, Message, update, view};
+
+fn draw(app: &App, (width, height): (u16, u16)) -> Buffer {
+    let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a test's terminal");
+    terminal.draw(|frame| view(app, frame)).expect("it is drawn");
+    terminal.backend().buffer().clone()
+}
+
+fn lines(buffer: &Buffer, of: impl Fn(&Cell) -> String) -> Vec<String> {
+    (0..buffer.area.height)
+        .map(|y| {
+            let mut line = String::new();
+            let mut x = 0;
+            while x < buffer.area.width {
+                let cell = &buffer[(x, y)];
+                line.push_str(&of(cell));
+                x += u16::try_from(unicode_width::UnicodeWidthStr::width(cell.symbol())).unwrap_or(1).max(1);
+            }
+            line.trim_end().to_owned()
+        })
+        .collect()
+}
+
+fn text(buffer: &Buffer) -> Vec<String> {
+    lines(buffer, |cell| cell.symbol().to_owned())
+}
+
+/// A letter a colour, in capitals where it is reversed.
+fn look(cell: &Cell) -> String {
+    let letter = match cell.fg {
+        Color::Red => 'r',
+        Color::Green => 'g',
+        Color::Yellow => 'y',
+        Color::LightBlue => 'b',
+        Color::Magenta => 'm',
+        Color::Cyan => 'c',
+        Color::Reset if cell.modifier.contains(Modifier::REVERSED) => '#',
+        Color::Reset if cell.symbol() == " " => ' ',
+        Color::Reset if cell.modifier.contains(Modifier::BOLD) => '+',
+        Color::Reset if cell.modifier.contains(Modifier::DIM) => '-',
+        Color::Reset => '.',
+        other => panic!("{other:?} is none of the theme's colours"),
+    };
+    let letter =
+        if cell.modifier.contains(Modifier::REVERSED) { letter.to_ascii_uppercase() } else { letter };
+    letter.to_string().repeat(unicode_width::UnicodeWidthStr::width(cell.symbol()).max(1))
+}
+
+#[track_caller]
+fn expect(name: &str, app: &App, size: (u16, u16)) {
+    let buffer = draw(app, size);
+    let parts = [text(&buffer), vec!["=".repeat(usize::from(size.0))], lines(&buffer, look)];
+    let drawn = parts.concat().join("\n") + "\n";
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("src/tui/tests/snapshots")
+        .join(format!("{name}-{}x{}.txt", size.0, size.1));
+    if std::env::var_os("IOSCOPE_BLESS").is_some() {
+        std::fs::write(&path, &drawn).expect("the golden file can be written");
+    }
+    let golden = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(golden == drawn, "{} differs (IOSCOPE_BLESS=1 accepts it):\n{drawn}", path.display());
+}
+
+const SIZES: [(u16, u16); 3] = [(80, 24), (120, 40), (200, 50)];
+
+#[test]
+fn home_at_three_sizes() {
+    for size in SIZES {
+        let mut app = app(true, size);
+        scene(&mut app);
+        expect("home", &app, size);
+    }
+}
+
+#[test]
+fn home_with_a_selection_paused_and_ended() {
+    let size = (80, 24);
+    let mut app = app(true, size);
+    scene(&mut app);
+    for key in [KeyCode::Down, KeyCode::Down, KeyCode::Char('s'), KeyCode::Char('r'), KeyCode::Char(' ')] {
+        press(&mut app, key);
+    }
+    update(&mut app, Message::TargetsEnded);
+    expect("paused", &app, size);
+}
+
+#[test]
+fn what_is_wrong_is_on_top() {
+    let size = (80, 24);
+    let mut app = app(true, size);
+    crowd(&mut app, 3, 1);
+    miss_a_hook(&mut app);
+    expect("missing", &app, size);
+    drop_some(&mut app);
+    expect("dropped", &app, size);
+}
+
+#[test]
+fn before_the_first_loop() {
+    let size = (80, 24);
+    expect("empty", &app(true, size), size);
+}
+
+#[test]
+fn help_at_three_sizes() {
+    for size in SIZES {
+        let mut app = app(true, size);
+        scene(&mut app);
+        press(&mut app, KeyCode::Char('?'));
+        expect("help", &app, size);
+    }
+}
+
+#[test]
+fn many_loops_scroll() {
+    let size = (80, 24);
+    let mut app = app(true, size);
+    crowd(&mut app, 100, 1);
+    press(&mut app, KeyCode::End);
+    expect("crowd", &app, size);
+}
+
+#[test]
+fn small_terminals_keep_what_matters() {
+    for size in [(60, 20), (59, 19), (40, 10), (30, 5), (12, 3)] {
+        let mut app = app(true, size);
+        scene(&mut app);
+        expect("small", &app, size);
+    }
+}
+
+#[test]
+fn without_colour_every_word_is_still_there() {
+    for size in SIZES {
+        let drawn = [true, false].map(|colour| {
+            let mut app = app(colour, size);
+            scene(&mut app);
+            press(&mut app, KeyCode::Down);
+            draw(&app, size)
+        });
+        assert_eq!(text(&drawn[0]), text(&drawn[1]));
+        for cell in drawn[1].content() {
+            assert_eq!((cell.fg, cell.bg), (Color::Reset, Color::Reset));
+        }
+    }
+}
+
+/// A letter a state, and a mark for the stall: read back from the narrow column.
+#[test]
+fn every_state_has_its_letter() {
+    let size = (80, 24);
+    let mut app = app(false, size);
+    scene(&mut app);
+    let screen = text(&draw(&app, size));
+    for (name, state) in [
+        ("waiting", "W  250ms"),
+        ("polling", "P   <1ms"),
+        ("ready", "Y 5"),
+        ("running", "R   <1ms"),
+        ("blocked-on-disk", "B 4"),
+        ("parked", "K "),
+        ("stalled-now", "R! 18"),
+        ("ended", "ended"),
+    ] {
+        let row = screen.iter().find(|line| line.get(6..).is_some_and(|rest| rest.starts_with(name)));
+        let row = row.unwrap_or_else(|| panic!("{name} is missing: {screen:#?}"));
+        assert!(row.contains(&format!(" {state}")), "{row}");
+    }
+}
+
+#[test]
+fn no_size_panics() {
+    let [mut few, mut many] = [app(true, (80, 24)), app(true, (80, 24))];
+    scene(&mut few);
+    crowd(&mut many, 40, 1);
+    press(&mut many, KeyCode::Down);
+    for (width, height) in (1..=30).flat_map(|width| (1..=30).map(move |height| (width, height))) {
+        for mut app in [few.clone(), many.clone()] {
+            // The frame may be ahead of the message that tells its size.
+            draw(&app, (width, height));
+            update(&mut app, Message::Resize { width, height });
+            for key in [KeyCode::End, KeyCode::PageUp, KeyCode::Char('s'), KeyCode::Char('?')] {
+                press(&mut app, key);
+                draw(&app, (width, height));
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn no_key_at_no_size_panics(
+        width in 1u16..250, height in 1u16..80,
+        keys in prop::collection::vec(0usize..14, 0..30),
+    ) {
+        let mut app = app(true, (width, height));
+        scene(&mut app);
+        let codes = [
+            KeyCode::Up, KeyCode::Down, KeyCode::PageUp, KeyCode::PageDown, KeyCode::Home, KeyCode::End,
+            KeyCode::Esc, KeyCode::Char('s'), KeyCode::Char('r'), KeyCode::Char(' '), KeyCode::Char('?'),
+            KeyCode::Char('j'), KeyCode::Char('k'), KeyCode::Char('G'),
+        ];
+        for key in keys {
+            press(&mut app, codes[key]);
+        }
+        draw(&app, (width, height));
+    }
+}

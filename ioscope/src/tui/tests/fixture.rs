@@ -1,0 +1,235 @@
+//! Made-up loops, moved by the same state machine that runs in the kernel, and a scene of them that shows
+//! everything which the screen can show.
+
+use std::{sync::Arc, time::Duration};
+
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use ioscope_common::{Drops, Loop, PollerKind, Transition, WaitArgs, WaitCall, Wake};
+
+use crate::{
+    model::{Batch, Cost, Identity, LoopId, Sample},
+    tui::{App, Effect, Message, MissingHook, Theme, Tracing, update},
+};
+
+pub(super) const US: u64 = 1_000;
+pub(super) const MS: u64 = 1_000 * US;
+pub(super) const S: u64 = 1_000 * MS;
+/// When tracing starts.
+pub(super) const START: u64 = 1_000 * S;
+pub(super) const STALL: Duration = Duration::from_millis(100);
+
+/// A thread that is a loop.
+pub(super) struct Thread {
+    id: LoopId,
+    identity: Arc<Identity>,
+    call: WaitCall,
+    machine: Box<Loop>,
+    wake: Wake,
+    pub(super) shared: bool,
+    pub(super) now: u64,
+}
+
+/// One turn of a loop.
+#[derive(Clone, Copy)]
+pub(super) struct Turn {
+    /// Asleep in the wait call; 0 for a call that returns at once.
+    pub(super) wait: u64,
+    /// From the wakeup to the CPU.
+    pub(super) latency: u64,
+    pub(super) events: i64,
+    pub(super) run: u64,
+}
+
+impl Thread {
+    pub(super) fn new(
+        number: u32,
+        (process, pid): (&str, u32),
+        comm: &str,
+        runtime: Option<&'static str>,
+        call: WaitCall,
+    ) -> Self {
+        let mut machine = Box::new(Loop::ZERO);
+        machine.begin(number, START);
+        let identity = Identity {
+            pid,
+            tid: pid + number,
+            inner: None,
+            comm: comm.to_owned(),
+            process: process.to_owned(),
+            runtime,
+        };
+        Self {
+            id: LoopId(u64::from(number)),
+            identity: Arc::new(identity),
+            call,
+            machine,
+            wake: Wake::default(),
+            shared: false,
+            now: START,
+        }
+    }
+
+    pub(super) fn step(&mut self, after: u64, transition: Transition) {
+        self.now += after;
+        self.machine.step(transition, self.now);
+    }
+
+    pub(super) fn enter(&mut self, after: u64) {
+        let args = WaitArgs {
+            call: self.call,
+            poller: PollerKind::Epoll,
+            fd: 3,
+            max_events: 1024,
+            timeout: -1,
+            ring: 0,
+            taken: 0,
+        };
+        let stall_threshold = u64::try_from(STALL.as_nanos()).expect("short");
+        self.step(after, Transition::Enter { args, stall_threshold });
+    }
+
+    pub(super) fn sleep(&mut self, after: u64, syscall: i32, futex: bool) {
+        self.step(after, Transition::SwitchOut { asleep: true, syscall, futex });
+    }
+
+    /// Wakes up, and is on a CPU so long after.
+    pub(super) fn wake(&mut self, after: u64, latency: u64) {
+        self.wake = Wake { at: self.now + after, waker: 1, context: 1 };
+        let (wake, shared) = (self.wake, self.shared);
+        self.step(after + latency, Transition::SwitchIn { wake, shared });
+    }
+
+    pub(super) fn turn(&mut self, turn: Turn) {
+        self.enter(0);
+        if turn.wait > 0 {
+            self.sleep(US, -1, false);
+            self.wake(turn.wait, turn.latency);
+        }
+        self.step(US, Transition::Return { result: turn.events, posted: 0 });
+        self.now += turn.run;
+    }
+
+    /// Turns until this moment, which is not passed.
+    pub(super) fn turns_until(&mut self, until: u64, turn: Turn) {
+        while self.now + turn.wait + turn.latency + turn.run + 2 * US <= until {
+            self.turn(turn);
+        }
+    }
+
+    pub(super) fn sample(&self) -> Sample {
+        Sample {
+            id: self.id,
+            identity: Arc::clone(&self.identity),
+            wake: self.wake,
+            shared: self.shared,
+            machine: self.machine.clone(),
+        }
+    }
+}
+
+pub(super) fn batch(at: u64, threads: &[Thread]) -> Batch {
+    Batch {
+        at,
+        samples: threads.iter().map(Thread::sample).collect(),
+        // 1.5 % of a CPU.
+        cost: Cost { bpf_ns: None, collector_cpu_ns: (at - START) * 15 / 1000 },
+        ..Batch::default()
+    }
+}
+
+pub(super) fn app(colour: bool, size: (u16, u16)) -> App {
+    let tracing =
+        Tracing { title: "server (1200)".to_owned(), attach: "tracepoint".to_owned(), missing: Vec::new() };
+    App::new(tracing, STALL, Theme::new(colour), size)
+}
+
+pub(super) fn take(app: &mut App, batch: Batch) -> Vec<Effect> {
+    update(app, Message::Batch(Box::new(batch)))
+}
+
+pub(super) fn press(app: &mut App, code: KeyCode) -> Vec<Effect> {
+    update(app, Message::Key(KeyEvent::new(code, KeyModifiers::NONE)))
+}
+
+/// A steady loop: a thousand turns a second at so many percent of a CPU.
+pub(super) const fn steady(percent: u64) -> Turn {
+    let run = percent * 10 * US;
+    Turn { wait: MS - run - 12 * US, latency: 10 * US, events: 1, run }
+}
+
+const SERVER: (&str, u32) = ("server", 1200);
+
+/// A loop in every state; one that has stalled, one that stalls now, one that has ended.
+pub(super) fn scene(app: &mut App) {
+    let thread = |number, comm, runtime, call| Thread::new(number, SERVER, comm, runtime, call);
+    let mut threads = [
+        thread(1, "waiting", Some("libuv"), WaitCall::EpollPwait),
+        thread(2, "polling", Some("nginx"), WaitCall::EpollWait),
+        thread(3, "ready", Some("asyncio"), WaitCall::EpollWait),
+        thread(4, "running", None, WaitCall::IoUringEnter),
+        thread(5, "blocked-on-disk", Some("redis"), WaitCall::EpollWait),
+        thread(6, "parked", Some("tokio"), WaitCall::EpollWait),
+        thread(7, "stalled-now", Some("libuv"), WaitCall::EpollPwait2),
+        thread(8, "größe-日本", None, WaitCall::Poll),
+        thread(9, "ended", None, WaitCall::Ppoll),
+    ];
+    threads[5].shared = true;
+    threads[4].enter(0);
+    threads[4].step(US, Transition::Return { result: 1, posted: 0 });
+    // A stall that is over.
+    threads[4].now += 240 * MS;
+    for second in 0..=3 {
+        let until = START + second * S;
+        for (thread, percent) in threads.iter_mut().zip([5, 20, 96, 75, 30, 40, 50, 0, 10]) {
+            thread.turns_until(until, steady(percent));
+        }
+        if second < 3 {
+            take(app, batch(until, &threads));
+        }
+    }
+    let end = START + 3 * S + 250 * MS;
+    let [waiting, polling, ready, running, blocked, parked, stalled, idle, ended] = &mut threads;
+    waiting.enter(0);
+    waiting.sleep(US, -1, false);
+    polling.turns_until(end, steady(20));
+    polling.enter(0);
+    ready.turns_until(end - 5 * MS, steady(96));
+    ready.step(0, Transition::SwitchOut { asleep: false, syscall: -1, futex: false });
+    running.turns_until(end, steady(75));
+    blocked.turns_until(end - 42 * MS, steady(30));
+    blocked.sleep(0, i32::try_from(libc::SYS_fsync).expect("small"), false);
+    parked.turns_until(end - 9 * MS, steady(40));
+    parked.sleep(0, i32::try_from(libc::SYS_futex).expect("small"), true);
+    stalled.turns_until(end - 180 * MS, steady(50));
+    idle.turns_until(end, steady(0));
+    ended.step(0, Transition::End);
+    let mut last = batch(end, &threads);
+    last.ended.push(LoopId(9));
+    take(app, last);
+}
+
+/// So many loops, each busier than the one before, for so many seconds.
+pub(super) fn crowd(app: &mut App, count: u32, seconds: u64) {
+    let mut threads: Vec<Thread> = (1..=count)
+        .map(|number| Thread::new(number, SERVER, &format!("loop-{number}"), None, WaitCall::EpollWait))
+        .collect();
+    for second in 0..=seconds {
+        let until = START + second * S;
+        for (percent, thread) in threads.iter_mut().enumerate() {
+            thread.turns_until(until, steady(percent as u64 % 90));
+        }
+        take(app, batch(until, &threads));
+    }
+}
+
+pub(super) fn drop_some(app: &mut App) {
+    let drops = Drops { ring_full: 12, compat_calls: 3, ..Drops::default() };
+    take(app, Batch { at: START + 4 * S, drops, ..Batch::default() });
+}
+
+pub(super) fn miss_a_hook(app: &mut App) {
+    app.tracing.missing.push(MissingHook {
+        name: "sched_waking".to_owned(),
+        lost: "wakeup latency, run-queue delay and wakers".to_owned(),
+    });
+}

@@ -1,0 +1,181 @@
+//! Exact counts: every wait call in every pattern, compared to the last one with what the loops count
+//! themselves, on the running kernel.
+
+mod support;
+
+use ioscope::demo::{Pattern, Report, RingMode, Spec, Start};
+use ioscope_common::WaitCall;
+
+use support::expect::{brief, check_histograms, seen, told};
+use support::tracer::Tracer;
+use support::worker::{Worker, calls};
+
+/// How many wait calls a loop makes where every pattern is tried.
+const FEW: u64 = 10;
+const MILLION: u64 = 1_000_000;
+
+const RING_MODES: [RingMode; 5] = [
+    RingMode::Plain,
+    RingMode::SubmitThenWait,
+    RingMode::SqPoll,
+    RingMode::DeferTaskrun,
+    RingMode::Registered,
+];
+
+/// Every wait call; `io_uring_enter` with its ring in every mode.
+fn kinds() -> impl Iterator<Item = (WaitCall, RingMode)> {
+    calls().flat_map(|call| {
+        let modes: &[RingMode] =
+            if call == WaitCall::IoUringEnter { &RING_MODES } else { &[RingMode::Plain] };
+        modes.iter().map(move |mode| (call, *mode))
+    })
+}
+
+/// Runs these loops, a process for each list, and compares every count of every thread.
+fn compare(processes: &[Vec<Spec>]) {
+    let mut workers: Vec<Worker> = processes.iter().map(|specs| Worker::of(specs)).collect();
+    let pids: Vec<u32> = workers.iter().map(Worker::id).collect();
+    let Some(mut tracer) = Tracer::of(&pids) else { return };
+    for worker in &mut workers {
+        worker.say().expect("the worker listens");
+    }
+    let reports: Vec<Report> =
+        workers.iter_mut().map(|worker| worker.report().expect("the worker reports")).collect();
+    tracer.finish();
+    let drops = tracer.model.drops();
+    assert_eq!((drops.loops_full, drops.ring_full), (0, 0), "{drops:?}");
+    let mut loops = 0;
+    for (specs, report) in processes.iter().zip(&reports) {
+        let of_threads = specs.iter().flat_map(|spec| (0..spec.threads).map(move |_| spec));
+        for (spec, thread) in of_threads.zip(&report.threads) {
+            let tid = u32::try_from(thread.tid).expect("a thread's number is positive");
+            let model = tracer.by_tid(tid).unwrap_or_else(|| panic!("no loop {tid}: {spec:?}"));
+            assert_eq!(model.identity.pid, report.pid, "{spec:?}");
+            assert_eq!(model.identity.inner, None, "{spec:?}");
+            assert!(model.ended, "{spec:?}");
+            let told = told(spec, thread);
+            assert_eq!(
+                seen(model, &told),
+                told,
+                "the tracer, then the loop itself: {spec:?}\n{}",
+                brief(model)
+            );
+            check_histograms(model, thread);
+            loops += 1;
+        }
+    }
+    assert_eq!(tracer.count(), loops, "nobody else is a loop");
+    for worker in workers {
+        worker.end().expect("the worker ends");
+    }
+}
+
+/// A pattern with these wait calls: started before and after "go", one thread and four.
+fn compare_pattern(pattern: Pattern, does: impl Fn(WaitCall) -> bool) {
+    let mut processes = Vec::new();
+    for start in [Start::AfterGo, Start::BeforeGo] {
+        for threads in [1, 4] {
+            let spec = |(call, ring)| Spec {
+                ring,
+                start,
+                threads,
+                fds: if pattern == Pattern::Batch { 8 } else { 1 },
+                max_events: 5,
+                iterations: Some(FEW),
+                period_ns: 200_000,
+                count_sleeps: true,
+                ..Spec::new(call, pattern)
+            };
+            processes.push(kinds().filter(|kind| does(kind.0)).map(spec).collect());
+        }
+    }
+    compare(&processes);
+}
+
+#[test]
+fn always_ready() {
+    compare_pattern(Pattern::AlwaysReady, |_| true);
+}
+
+#[test]
+fn batches_of_different_sizes() {
+    compare_pattern(Pattern::Batch, |_| true);
+}
+
+#[test]
+fn timeouts_that_expire() {
+    compare_pattern(Pattern::Expire, |_| true);
+}
+
+#[test]
+fn check_ins() {
+    compare_pattern(Pattern::CheckIn, |_| true);
+}
+
+#[test]
+fn no_least_number_of_events() {
+    let has_minimum = [WaitCall::IoUringEnter, WaitCall::IoGetevents, WaitCall::IoPgetevents];
+    compare_pattern(Pattern::NoMinimum, |call| has_minimum.contains(&call));
+}
+
+#[test]
+fn woken_by_a_partner() {
+    compare_pattern(Pattern::PingPong, |_| true);
+}
+
+#[test]
+fn woken_by_a_ticker() {
+    compare_pattern(Pattern::Ticker, |_| true);
+}
+
+#[test]
+fn interrupted_by_signals() {
+    compare_pattern(Pattern::Interrupted, |_| true);
+}
+
+#[test]
+fn descriptors_that_are_not_open() {
+    compare_pattern(Pattern::BadFd, |_| true);
+}
+
+#[test]
+fn buffers_that_are_not_mapped() {
+    compare_pattern(Pattern::BadPointer, |_| true);
+}
+
+#[test]
+fn threads_that_take_turns() {
+    compare_pattern(Pattern::TakeTurns, |call| call.name().starts_with("epoll"));
+}
+
+/// As fast as a loop can be.
+fn tight(call: WaitCall, ring: RingMode, pattern: Pattern, iterations: u64) -> Spec {
+    Spec { ring, iterations: Some(iterations), timing: false, ..Spec::new(call, pattern) }
+}
+
+#[test]
+fn a_million_of_each() {
+    let specs = |kinds: &[(WaitCall, RingMode)]| -> Vec<Spec> {
+        kinds.iter().map(|(call, ring)| tight(*call, *ring, Pattern::AlwaysReady, MILLION)).collect()
+    };
+    let kinds: Vec<(WaitCall, RingMode)> = kinds().collect();
+    compare(&kinds.chunks(4).map(specs).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_million_by_four_threads() {
+    let shared = Spec {
+        threads: 4,
+        shared: true,
+        ..tight(WaitCall::EpollPwait, RingMode::Plain, Pattern::AlwaysReady, MILLION)
+    };
+    let own = Spec { threads: 4, ..tight(WaitCall::Ppoll, RingMode::Plain, Pattern::CheckIn, MILLION) };
+    compare(&[vec![shared], vec![own]]);
+}
+
+#[test]
+fn a_million_batches() {
+    let batch =
+        |call| Spec { fds: 8, max_events: 5, ..tight(call, RingMode::Plain, Pattern::Batch, MILLION / 4) };
+    compare(&[vec![batch(WaitCall::EpollPwait2)], vec![batch(WaitCall::IoUringEnter)]]);
+}
