@@ -105,7 +105,7 @@ macro_rules! write_field {
 const COPY_TRIES: u32 = 256;
 
 /// How much of an entry is one moment's in a copy: all but the histograms, which come last. They only
-/// grow, and may be an iteration ahead; once the probes are detached, they are not.
+/// grow, and may be some iterations behind; once the probes are detached, they are not.
 const ONE_MOMENT: usize = offset_of!(LoopSlot, machine) + offset_of!(Loop, loop_duration);
 
 impl MappedArray<LoopSlot> {
