@@ -3,13 +3,14 @@
 
 use std::{
     marker::PhantomData,
+    mem::offset_of,
     num::NonZeroUsize,
     os::fd::AsFd,
     ptr::NonNull,
     sync::atomic::{Ordering, fence},
 };
 
-use ioscope_common::{Control, DIRECTORY_BLOCK, LoopSlot};
+use ioscope_common::{Control, DIRECTORY_BLOCK, Loop, LoopSlot};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 /// A `BPF_MAP_TYPE_ARRAY` made with `BPF_F_MMAPABLE`, mapped.
@@ -101,7 +102,11 @@ macro_rules! write_field {
 }
 
 /// How often a copy is tried again that the kernel wrote into meanwhile.
-const COPY_TRIES: u32 = 64;
+const COPY_TRIES: u32 = 256;
+
+/// How much of an entry is one moment's in a copy: all but the histograms, which come last. They only
+/// grow, and may be some iterations behind; once the probes are detached, they are not.
+const ONE_MOMENT: usize = offset_of!(LoopSlot, machine) + offset_of!(Loop, loop_duration);
 
 impl MappedArray<LoopSlot> {
     /// An entry's status; `None` beyond the end.
@@ -109,17 +114,25 @@ impl MappedArray<LoopSlot> {
         self.entry(slot).map(|entry| read_field!(entry, status))
     }
 
-    /// A copy of an entry that is one moment's. `None` beyond the end, or when the thread is so busy
-    /// that none could be had: take the one before, and try again later.
+    /// A copy of an entry that is one moment's, but for its histograms: see [`ONE_MOMENT`]. `None` beyond
+    /// the end, or when the thread is so busy that none could be had: take the one before, and try again
+    /// later.
     pub(super) fn copy(&self, slot: u32) -> Option<Box<LoopSlot>> {
         let entry = self.entry(slot)?;
+        let mut copy = self.glance(slot)?;
         for _ in 0..COPY_TRIES {
             let before = read_field!(entry, seq);
-            if before % 2 == 0 {
+            if before.is_multiple_of(2) {
                 fence(Ordering::Acquire);
-                // SAFETY: within the mapping; a copy that the kernel writes into meanwhile is
-                // discarded below, and every bit pattern is a value.
-                let copy = Box::new(unsafe { std::ptr::read_volatile(entry.as_ptr()) });
+                // SAFETY: both are entries, and no part of the copy is borrowed; what the kernel writes
+                // into meanwhile is discarded below, and every bit pattern is a value.
+                unsafe {
+                    std::ptr::copy_nonoverlapping(
+                        entry.as_ptr().cast::<u8>(),
+                        (&raw mut *copy).cast::<u8>(),
+                        ONE_MOMENT,
+                    );
+                }
                 fence(Ordering::Acquire);
                 if read_field!(entry, seq) == before {
                     return Some(copy);
@@ -128,6 +141,13 @@ impl MappedArray<LoopSlot> {
             std::hint::spin_loop();
         }
         None
+    }
+
+    /// A copy of an entry that the kernel may have written into meanwhile: only what never changes, while
+    /// the place is the same thread's, can be relied on. `None` beyond the end.
+    pub(super) fn glance(&self, slot: u32) -> Option<Box<LoopSlot>> {
+        // SAFETY: within the mapping, and every bit pattern is a value.
+        self.entry(slot).map(|entry| Box::new(unsafe { std::ptr::read_volatile(entry.as_ptr()) }))
     }
 
     /// Marks a loop for streaming, or takes the mark away.

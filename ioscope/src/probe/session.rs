@@ -270,9 +270,10 @@ impl Session {
         Ok(Some(u64::try_from(total.as_nanos()).unwrap_or(u64::MAX)))
     }
 
-    /// A copy of a loop's entry; `None` when it is too busy for one.
-    pub fn copy(&self, slot: u32) -> Option<Box<LoopSlot>> {
-        self.loops.copy(slot)
+    /// Who has a place, however busy: a copy of the entry that may be several moments' in what changes.
+    /// `None` when the place is free.
+    pub fn tenant(&self, slot: u32) -> Option<Box<LoopSlot>> {
+        self.loops.glance(slot).filter(|entry| entry.status != status::FREE)
     }
 
     /// Which loops stream: [`Control::STREAM_OFF`] and its siblings.

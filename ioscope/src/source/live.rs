@@ -138,6 +138,15 @@ impl LiveSource {
         (process.name.clone(), runtime.map(|runtime| (runtime.name, runtime.poller_sharing)))
     }
 
+    /// The loop in this place, whatever it does at this moment.
+    fn id_of(&mut self, slot: u32) -> Option<LoopId> {
+        if let Some(tenant) = self.tenants.get(&slot) {
+            return Some(tenant.id);
+        }
+        let entry = self.session.tenant(slot)?;
+        Some(self.tenant(slot, &entry).0)
+    }
+
     fn sample(&mut self, slot: u32, entry: &LoopSlot) -> Sample {
         let (id, identity) = self.tenant(slot, entry);
         Sample { id, identity, wake: entry.wake, shared: entry.shared != 0, machine: Box::new(entry.machine) }
@@ -163,22 +172,14 @@ impl Source for LiveSource {
         }
         let tenants = &self.tenants;
         let mut unknown = Vec::new();
-        self.session.drain(MAX_RECORDS, |record| match record {
-            Record::Iteration(iteration) => match tenants.get(&iteration.slot) {
-                Some(tenant) => batch.iterations.push((tenant.id, iteration)),
-                None => unknown.push(iteration),
-            },
-            Record::Block(block) => {
-                if let Some(tenant) = tenants.get(&block.slot) {
-                    batch.blocks.push((tenant.id, block.block));
-                }
-            }
+        self.session.drain(MAX_RECORDS, |record| match tenants.get(&slot_of(&record)) {
+            Some(tenant) => add(&mut batch, tenant.id, record),
+            None => unknown.push(record),
         });
-        // Loops that were born after the copies were taken.
-        for iteration in unknown {
-            if let Some(entry) = self.session.copy(iteration.slot) {
-                let (id, _) = self.tenant(iteration.slot, &entry);
-                batch.iterations.push((id, iteration));
+        // Loops that were born after the copies were taken, or were too busy for one.
+        for record in unknown {
+            if let Some(id) = self.id_of(slot_of(&record)) {
+                add(&mut batch, id, record);
             }
         }
         for slot in ended {
@@ -230,6 +231,21 @@ impl Source for LiveSource {
 fn is_own_program(pid: u32) -> bool {
     let file = |path: &str| std::fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()));
     matches!((file(&format!("/proc/{pid}/exe")), file("/proc/self/exe")), (Ok(theirs), Ok(ours)) if theirs == ours)
+}
+
+/// The place of the loop that a record is of.
+const fn slot_of(record: &Record) -> u32 {
+    match record {
+        Record::Iteration(iteration) => iteration.slot,
+        Record::Block(block) => block.slot,
+    }
+}
+
+fn add(batch: &mut Batch, id: LoopId, record: Record) {
+    match record {
+        Record::Iteration(iteration) => batch.iterations.push((id, iteration)),
+        Record::Block(block) => batch.blocks.push((id, block.block)),
+    }
 }
 
 /// A thread's name, up to its first zero byte.

@@ -4,6 +4,8 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub(crate) mod expect;
+pub(crate) mod helper;
+pub(crate) mod ioscope;
 pub(crate) mod load;
 pub(crate) mod programs;
 pub(crate) mod server;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::Write as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ioscope::model::{Batch, LoopId, LoopModel, Model};
 use ioscope::probe::{Plan, ProbeError, Targets};
@@ -77,7 +77,7 @@ impl Tracer {
 
     /// Takes a batch into the model.
     pub(crate) fn take(&mut self) -> Batch {
-        let batch = self.source.next_batch().expect("the maps can be read").expect("a live source goes on");
+        let batch = self.take_raw();
         self.model.apply(&batch);
         for (id, iteration) in &batch.iterations {
             self.iterations.entry(*id).or_default().push(*iteration);
@@ -86,6 +86,21 @@ impl Tracer {
             self.blocks.entry(*id).or_default().push(*block);
         }
         batch
+    }
+
+    /// Takes a batch that the model does not get.
+    pub(crate) fn take_raw(&mut self) -> Batch {
+        self.source.next_batch().expect("the maps can be read").expect("a live source goes on")
+    }
+
+    /// Takes batches until what they add up to is as it should be.
+    pub(crate) fn take_until(&mut self, is_so: impl Fn(&Model) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !is_so(&self.model) {
+            assert!(Instant::now() < deadline, "it does not come about: {:?}", self.model.drops());
+            std::thread::sleep(Duration::from_millis(2));
+            self.take();
+        }
     }
 
     /// Takes the probes off, and the last batch.

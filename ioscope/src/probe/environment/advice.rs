@@ -5,16 +5,11 @@ use std::path::Path;
 
 use super::{Environment, Lockdown, Namespace};
 
-/// The oldest kernel that ioscope runs on. The ring buffer and the task iterator came with 5.8
-/// (`kernel/bpf/ringbuf.c`, `kernel/bpf/task_iter.c`), and `CAP_BPF` with them; BTF tracepoints are older (5.5), and
-/// what is newer (`bpf_task_pt_regs`, 5.15) costs one feature.
-pub const MINIMUM_KERNEL: (u32, u32) = (5, 8);
-
-/// Before this kernel, maps count against the limit of locked memory (after it, against that
-/// of the cgroup; `kernel/bpf/syscall.c`).
-const MAPS_CHARGED_TO_CGROUP: (u32, u32) = (5, 11);
-/// What ioscope's maps take at most, in bytes.
-const MAPS: u64 = 64 << 20;
+/// The oldest kernel that ioscope runs on. The helper that names the system call that a thread sleeps in
+/// (`bpf_task_pt_regs`, `kernel/trace/bpf_trace.c`) came with 5.15; the current task as the verifier knows it
+/// (`bpf_get_current_task_btf`) with 5.11, the ring buffer, the task iterator and `CAP_BPF` with 5.8, BTF
+/// tracepoints and mappable arrays with 5.5.
+pub const MINIMUM_KERNEL: (u32, u32) = (5, 15);
 
 /// The capabilities that `setcap` should give, so that nothing is missing.
 const CAPABILITIES: &str = "cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search,cap_syslog";
@@ -38,8 +33,7 @@ impl fmt::Display for Advice {
 ///
 /// What cannot be told is taken to be right: then loading says what is wrong.
 pub fn missing_privilege(environment: &Environment) -> Option<Advice> {
-    let checks =
-        [unknown_machine, old_kernel, no_capability, user_namespace, no_btf, locked_down, little_memory];
+    let checks = [unknown_machine, old_kernel, no_capability, user_namespace, no_btf, locked_down];
     checks.into_iter().find_map(|check| check(environment))
 }
 
@@ -61,7 +55,7 @@ fn old_kernel(environment: &Environment) -> Option<Advice> {
     environment.kernel_version.is_known_and(|version| *version < MINIMUM_KERNEL).then(|| {
         advice(
             format!("kernel {} is too old", environment.process.kernel_release),
-            format!("ioscope needs Linux {major}.{minor} or newer, for BPF ring buffers"),
+            format!("ioscope needs Linux {major}.{minor} or newer, for bpf_task_pt_regs"),
         )
     })
 }
@@ -122,18 +116,6 @@ fn locked_down(environment: &Environment) -> Option<Advice> {
         advice(
             "the kernel is locked down for confidentiality, so that BPF may not read its memory",
             "boot with lockdown=integrity (or without lockdown=confidentiality)",
-        )
-    })
-}
-
-fn little_memory(environment: &Environment) -> Option<Advice> {
-    let limit = environment.process.memlock?;
-    let can_raise = environment.may(|capabilities| capabilities.sys_resource);
-    let charged = environment.kernel_version.is_known_and(|version| *version < MAPS_CHARGED_TO_CGROUP);
-    (charged && limit < MAPS && !can_raise).then(|| {
-        advice(
-            format!("this kernel lets ioscope lock {} KiB of memory, too little for its maps", limit >> 10),
-            "run `ulimit -l unlimited` first, or as root with CAP_SYS_RESOURCE",
         )
     })
 }

@@ -162,26 +162,12 @@ fn the_kernel_can_be_what_is_missing() {
         environment.process.kernel_release = "5.4.0-26".into();
         environment.kernel_version = Fact::Known((5, 4));
     });
-    assert_eq!(text, "kernel 5.4.0-26 is too old: ioscope needs Linux 5.8 or newer, for BPF ring buffers");
+    assert_eq!(text, "kernel 5.4.0-26 is too old: ioscope needs Linux 5.15 or newer, for bpf_task_pt_regs");
     let text = line(|environment| {
         environment.arch = None;
         environment.process.machine = "riscv64".into();
     });
     assert!(text.contains("riscv64"), "{text}");
-}
-
-#[test]
-fn locked_memory_matters_to_old_kernels_only() {
-    let mut environment = healthy();
-    environment.process.memlock = Some(8 << 20);
-    environment.process.capabilities =
-        Fact::Known(Capabilities { bpf: true, perfmon: true, ..Capabilities::default() });
-    assert_eq!(missing_privilege(&environment), None);
-    environment.kernel_version = Fact::Known((5, 10));
-    let text = missing_privilege(&environment).unwrap().to_string();
-    assert!(text.contains("8192 KiB") && text.contains("ulimit -l unlimited"), "{text}");
-    environment.process.memlock = None;
-    assert_eq!(missing_privilege(&environment), None);
 }
 
 #[test]

@@ -161,7 +161,7 @@ pub static FEATURES: &[Feature] = &[
     Feature {
         name: "blocking system call",
         kind: FeatureKind::Facility,
-        essential: false,
+        essential: true,
         needs: "bpf_task_pt_regs (Linux 5.15)",
         lost: "the name of the system call that a blocked or parked thread sleeps in, read when it goes to sleep",
         check: |btf, _| {
@@ -173,9 +173,9 @@ pub static FEATURES: &[Feature] = &[
     Feature {
         name: "mapped counters",
         kind: FeatureKind::Facility,
-        essential: false,
+        essential: true,
         needs: "BPF_F_MMAPABLE arrays (Linux 5.5)",
-        lost: "reading counters without a system call each",
+        lost: "everything: the loops lie in such an array",
         check: |btf, _| enumerator(btf, "", "BPF_F_MMAPABLE", "the kernel cannot map BPF arrays", "5.5"),
     },
     // `kernel/bpf/syscall.c` (`bpf_enable_stats`, which asks for CAP_SYS_ADMIN), since 5.8.

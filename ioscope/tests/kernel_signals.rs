@@ -1,0 +1,104 @@
+//! Wait calls that a stop and a continue interrupt: the kernel goes on with some by itself, which the program
+//! does not see, and fails the others.
+
+mod support;
+
+use std::time::Duration;
+
+use ioscope::demo::{Pattern, Spec};
+use ioscope::model::LoopModel;
+use ioscope_common::{STOPPED, State, WaitCall};
+use rustix::process::Signal;
+
+use support::expect::brief;
+use support::tracer::Tracer;
+use support::worker::{Worker, calls};
+
+const STOPS: u64 = 3;
+const STOPPED_FOR: Duration = Duration::from_millis(40);
+
+/// Which calls the kernel goes on with: `poll` by `restart_syscall`, the others by entering them again.
+fn goes_on(call: WaitCall) -> bool {
+    matches!(
+        call,
+        WaitCall::Poll | WaitCall::Ppoll | WaitCall::Select | WaitCall::Pselect6 | WaitCall::IoPgetevents
+    )
+}
+
+#[test]
+fn a_stop_and_a_continue() {
+    let specs: Vec<Spec> = calls()
+        .map(|call| Spec {
+            timeout_ns: Some(1_500_000_000),
+            iterations: Some(if goes_on(call) { 1 } else { STOPS }),
+            ..Spec::new(call, Pattern::Expire)
+        })
+        .collect();
+    let mut worker = Worker::of(&specs);
+    let Some(mut tracer) = Tracer::of(&[worker.id()]) else { return };
+    worker.say().expect("the worker listens");
+    for _ in 0..STOPS {
+        let waits = |model: &LoopModel| model.present.state == State::Waiting;
+        tracer.take_until(|model| model.loops().filter(|model| waits(model)).count() == specs.len());
+        worker.signal(Signal::STOP);
+        std::thread::sleep(STOPPED_FOR);
+        tracer.take();
+        worker.signal(Signal::CONT);
+    }
+    let report = worker.report().expect("the worker reports");
+    tracer.finish();
+    for (spec, thread) in specs.iter().zip(&report.threads) {
+        let tid = u32::try_from(thread.tid).expect("a thread's number is positive");
+        let model = tracer.by_tid(tid).unwrap_or_else(|| panic!("no loop {tid}: {spec:?}"));
+        let counters = &model.stats.counters;
+        let (restarts, interrupted) = if goes_on(spec.call) { (STOPS, 0) } else { (0, STOPS) };
+        assert_eq!(thread.interrupted, interrupted, "{spec:?}");
+        assert_eq!(counters.restarts, restarts, "{}", brief(model));
+        assert_eq!(counters.interrupted, interrupted, "{}", brief(model));
+        assert_eq!(counters.returns[spec.call.index()], thread.iterations, "{}", brief(model));
+        assert_eq!(model.stats.iterations(), thread.iterations, "{}", brief(model));
+        assert_eq!(counters.timeouts, thread.empty_wakeups, "{}", brief(model));
+        assert_eq!(counters.ready_events + counters.errors, 0, "{}", brief(model));
+        assert_eq!(model.stats.loop_duration.count(), thread.iterations - 1, "{}", brief(model));
+        // It was no wait, and no work either.
+        let stopped = model.stats.blockers.iter().find(|blocker| blocker.syscall == STOPPED);
+        let stopped = stopped.unwrap_or_else(|| panic!("never stopped: {}", brief(model)));
+        let least = STOPPED_FOR.as_nanos() * u128::from(STOPS);
+        assert_eq!(stopped.count, STOPS, "{}", brief(model));
+        assert!(u128::from(stopped.total_ns) >= least * 98 / 100, "{}", brief(model));
+        assert!(model.stats.time_in(State::Blocked) >= stopped.total_ns, "{}", brief(model));
+    }
+    worker.end().expect("the worker ends");
+}
+
+/// A handler runs while the process is stopped and continued: `EINTR` once, and no restart is left over.
+#[test]
+fn a_handler_after_a_stop() {
+    let specs: Vec<Spec> = calls()
+        .map(|call| Spec {
+            iterations: Some(20),
+            period_ns: 10_000_000,
+            ..Spec::new(call, Pattern::Interrupted)
+        })
+        .collect();
+    let mut worker = Worker::of(&specs);
+    let Some(mut tracer) = Tracer::of(&[worker.id()]) else { return };
+    worker.say().expect("the worker listens");
+    for _ in 0..6 {
+        std::thread::sleep(Duration::from_millis(13));
+        worker.signal(Signal::STOP);
+        std::thread::sleep(Duration::from_millis(13));
+        worker.signal(Signal::CONT);
+    }
+    let report = worker.report().expect("the worker reports");
+    tracer.finish();
+    for thread in &report.threads {
+        let tid = u32::try_from(thread.tid).expect("a thread's number is positive");
+        let model = tracer.by_tid(tid).unwrap_or_else(|| panic!("no loop {tid}"));
+        let counters = &model.stats.counters;
+        assert_eq!(model.stats.iterations(), thread.iterations, "{}", brief(model));
+        assert_eq!(counters.interrupted, thread.interrupted, "{}", brief(model));
+        assert_eq!(thread.interrupted, thread.iterations, "{}", brief(model));
+    }
+    worker.end().expect("the worker ends");
+}
