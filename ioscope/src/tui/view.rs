@@ -6,6 +6,7 @@ mod table;
 
 use ratatui::{
     Frame,
+    buffer::Buffer,
     layout::{Rect, Size},
     text::{Line, Span},
 };
@@ -71,11 +72,8 @@ pub fn view(app: &App, frame: &mut Frame<'_>) {
     header::draw(app, &layout, buffer);
     table::draw(app, &layout, buffer);
     if layout.footer.height > 0 {
-        let keys = keys(app);
         // The headings tell the order, too: it goes first.
-        let room = layout.footer.width.saturating_sub(cells(&keys));
-        let [long, short] = position(app);
-        spread(buffer, layout.footer, &keys, if cells(&long) < room { &long } else { &short });
+        spread(buffer, layout.footer, &keys(app), &position(app));
     }
     if app.help {
         help::draw(app, area, buffer);
@@ -105,13 +103,12 @@ fn position(app: &App) -> [Line<'static>; 2] {
     [order + gap + &place, place].map(|text| Line::styled(text, app.theme.secondary))
 }
 
-/// Draws a line at the left of an area and another at its right; where there is no room for both, the
-/// right one goes.
-fn spread(buffer: &mut ratatui::buffer::Buffer, area: Rect, left: &Line<'_>, right: &Line<'_>) {
+/// Draws a line at the left of an area, and at its right the first of some that has room.
+fn spread(buffer: &mut Buffer, area: Rect, left: &Line<'_>, rights: &[Line<'_>]) {
     buffer.set_line(area.x, area.y, left, area.width);
-    let (taken, wanted) = (cells(left), cells(right));
-    if taken + wanted < area.width {
-        buffer.set_line(area.x + area.width - wanted, area.y, right, wanted);
+    let room = area.width.saturating_sub(cells(left));
+    if let Some(right) = rights.iter().find(|right| cells(right) < room) {
+        buffer.set_line(area.x + area.width - cells(right), area.y, right, cells(right));
     }
 }
 

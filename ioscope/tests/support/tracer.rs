@@ -12,7 +12,7 @@ use ioscope_common::{Block, Control, Iteration};
 use super::expect::brief;
 
 /// The stall threshold of these tests: none of their slices is a stall unless it is meant to be.
-pub(crate) const STALL_THRESHOLD: Duration = Duration::from_secs(3600);
+pub(crate) const STALL_THRESHOLD: Duration = Duration::from_hours(1);
 
 /// Traces these processes, without a stream.
 pub(crate) fn plan(processes: &[u32]) -> Plan {

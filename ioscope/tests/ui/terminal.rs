@@ -20,7 +20,7 @@ use rustix::{
 };
 
 /// How long anything may take on a machine that has much else to do.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(super) struct Terminal {
     child: Child,
@@ -82,7 +82,7 @@ impl Terminal {
         if poll(&mut fds, Some(&patience)).expect("poll works") == 0 {
             return false;
         }
-        let mut bytes = [0; 1 << 16];
+        let mut bytes = [0; 1 << 12];
         let read = self.master.read(&mut bytes).expect("the slave is open");
         self.emulator.process(&bytes[..read]);
         true

@@ -26,7 +26,7 @@ pub(super) fn draw(app: &App, layout: &Layout, buffer: &mut Buffer) {
             // One row for both: the title goes if it must, a badge does not.
             let (title, badges) = (title(app), badges(app));
             let line = if cells(&badges) > 0 { badges } else { title };
-            spread(buffer, header, &line, &totals(app, true));
+            spread(buffer, header, &line, &[totals(app, true)]);
         }
         _ => {
             let first = Rect { height: 1, ..header };
@@ -54,18 +54,16 @@ fn title(app: &App) -> Line<'static> {
     ])
 }
 
-/// How it is traced, and since when.
-fn facts(app: &App) -> Line<'static> {
+/// How it is traced, and since when; and the latter only.
+fn facts(app: &App) -> [Line<'static>; 2] {
     let missing = match app.tracing.missing.len() {
         0 => Span::raw(""),
         1 => Span::styled(", 1 hook missing", app.theme.warning),
         more => Span::styled(format!(", {more} hooks missing"), app.theme.warning),
     };
-    Line::from(vec![
-        Span::styled(app.tracing.attach.clone(), app.theme.secondary),
-        missing,
-        Span::raw(format!("  {} ", clock(app.shown.elapsed_ns))),
-    ])
+    let elapsed = clock(app.shown.elapsed_ns);
+    let attach = Span::styled(app.tracing.attach.clone(), app.theme.secondary);
+    [Line::from(vec![attach, missing, Span::raw(format!("  {elapsed} "))]), Line::from(format!("{elapsed} "))]
 }
 
 fn badges(app: &App) -> Line<'static> {
