@@ -5,12 +5,13 @@ use core::sync::atomic::{Ordering, compiler_fence};
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_ringbuf_output};
 use ioscope_common::{
     BlockRecord, Control, DIRECTORY_BLOCK, Iteration, LoopSlot, PollerKey, PollerKind, PollerUsers, Step,
-    Transition, kind, status,
+    Transition, WaitArgs, Wake, kind, status,
 };
 
 use crate::{
     kernel::{Task, process_numbers, thread_numbers},
     maps::{CONTROL, DIRECTORY, FREE, LOOPS, POLLERS, RUNNING, STREAM, count_drop},
+    syscalls::Registers,
 };
 
 /// Nanoseconds of `CLOCK_MONOTONIC`.
@@ -48,12 +49,16 @@ impl LoopRef {
         Self::at(place)
     }
 
-    /// The loop of the thread that runs on this CPU, as far as the context switch knows.
+    /// The loop of the thread that runs on this CPU, as far as the context switch knows. Some kernels
+    /// leave out the tracepoint of some switches, so the thread is asked by where its registers are.
     #[inline(always)]
-    pub(crate) fn running() -> Option<Self> {
+    pub(crate) fn running(registers: Registers) -> Option<Self> {
         // SAFETY: this CPU's entry, which nothing else writes while the thread runs.
         let place = unsafe { core::ptr::read_volatile(RUNNING.get_ptr(0)?) };
-        if place == 0 { None } else { Self::at(place) }
+        if place == 0 {
+            return None;
+        }
+        Self::at(place).filter(|this| entry_field!(this, registers) == registers.address())
     }
 
     #[inline(always)]
@@ -71,9 +76,16 @@ impl LoopRef {
         }
     }
 
-    /// The thread's loop, made if it has none. `None` when there is no room, which is counted.
+    /// A loop for a thread that has none: one that is about to enter its first wait call or, with that
+    /// call's arguments, one that sleeps in it. `None` when there is no room, which is counted.
     #[inline(always)]
-    pub(crate) fn create(task: Task, pid: u32, now: u64) -> Option<Self> {
+    pub(crate) fn create(
+        task: Task,
+        registers: Registers,
+        asleep_in: Option<&WaitArgs>,
+        now: u64,
+    ) -> Option<Self> {
+        let pid = task.pid();
         let Some(directory) = directory_entry(pid) else {
             count_drop!(out_of_directory);
             return None;
@@ -94,10 +106,14 @@ impl LoopRef {
             (*entry).inner_tid = thread.inner;
             (*entry).kernel_tid = pid;
             (*entry).comm = task.comm();
+            (*entry).registers = registers.address();
             (*entry).machine.begin(slot, now);
+            if let Some(args) = asleep_in {
+                (*entry).machine.found_asleep(args);
+            }
             compiler_fence(Ordering::SeqCst);
-            core::ptr::write_volatile(&raw mut (*entry).status, status::LIVE);
             core::ptr::write_volatile(directory, slot + 1);
+            core::ptr::write_volatile(&raw mut (*entry).status, status::LIVE);
         }
         Some(Self { entry, slot })
     }
@@ -119,12 +135,21 @@ impl LoopRef {
     /// What a step needs that is written elsewhere than by the thread itself.
     #[inline(always)]
     pub(crate) fn switch_in(self, now: u64) {
-        let wake = ioscope_common::Wake {
+        self.apply(Transition::SwitchIn { wake: self.wake(), shared: self.is_shared() }, now);
+    }
+
+    #[inline(always)]
+    fn wake(self) -> Wake {
+        Wake {
             at: entry_field!(self, wake.at),
             waker: entry_field!(self, wake.waker),
             context: entry_field!(self, wake.context),
-        };
-        self.step(Transition::SwitchIn { wake, shared: entry_field!(self, shared) != 0 }, now);
+        }
+    }
+
+    #[inline(always)]
+    fn is_shared(self) -> bool {
+        entry_field!(self, shared) != 0
     }
 
     /// The thread was woken.
@@ -142,6 +167,15 @@ impl LoopRef {
     /// Moves the thread on, and streams what is complete.
     #[inline(always)]
     pub(crate) fn step(self, transition: Transition, now: u64) -> Step {
+        // SAFETY: the pointer is an array entry's.
+        if unsafe { (*self.entry).machine.is_off_cpu() } {
+            self.apply(Transition::SwitchInUnseen { wake: self.wake(), shared: self.is_shared() }, now);
+        }
+        self.apply(transition, now)
+    }
+
+    #[inline(always)]
+    fn apply(self, transition: Transition, now: u64) -> Step {
         let machine = self.begin_write();
         let step = machine.step(transition, now);
         self.end_write();
@@ -149,17 +183,6 @@ impl LoopRef {
             self.after(step);
         }
         step
-    }
-
-    /// The thread was found asleep in a wait call.
-    #[inline(always)]
-    pub(crate) fn found_asleep(self, args: &ioscope_common::WaitArgs, tgid: u32) {
-        let machine = self.begin_write();
-        let step = machine.found_asleep(args);
-        self.end_write();
-        if step.has(Step::NEW_POLLER) {
-            self.use_poller(tgid, args.poller, args.fd);
-        }
     }
 
     /// From here to [`Self::end_write`] a reader in user space knows that it must look again.
@@ -274,9 +297,9 @@ impl LoopRef {
         if let Some(directory) = directory_entry(pid) {
             // SAFETY: both pointers are into array entries.
             unsafe {
-                core::ptr::write_volatile(directory, 0);
-                compiler_fence(Ordering::SeqCst);
                 core::ptr::write_volatile(&raw mut (*self.entry).status, status::ENDED);
+                compiler_fence(Ordering::SeqCst);
+                core::ptr::write_volatile(directory, 0);
             }
         }
     }

@@ -208,6 +208,7 @@ fn write_counters(out: &mut impl io::Write, stats: &Stats) -> io::Result<()> {
         ("restarted", counters.restarts),
         ("errors", counters.errors),
         ("missed transitions", counters.impossible),
+        ("unseen switches", counters.unseen_switches),
     ]
     .into_iter()
     .filter(|(_, value)| *value > 0)
