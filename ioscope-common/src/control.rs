@@ -77,6 +77,9 @@ pub struct LoopSlot {
     pub marked: u32,
     /// Unused.
     pub reserved: u32,
+    /// Where the thread's registers lie while it is in a system call, an address in the kernel: at the
+    /// top of its kernel stack, and so no other living thread's.
+    pub registers: u64,
     /// The thread's name when it was first seen.
     pub comm: [u8; COMM_LEN],
     /// The last wakeup: written by the waker's CPU.

@@ -11,6 +11,7 @@ use ioscope_common::{
 use crate::{
     kernel::{Task, process_numbers, thread_numbers},
     maps::{CONTROL, DIRECTORY, FREE, LOOPS, POLLERS, RUNNING, STREAM, count_drop},
+    syscalls::Registers,
 };
 
 /// Nanoseconds of `CLOCK_MONOTONIC`.
@@ -48,12 +49,18 @@ impl LoopRef {
         Self::at(place)
     }
 
-    /// The loop of the thread that runs on this CPU, as far as the context switch knows.
+    /// The loop of the thread that runs on this CPU, if it is the one whose registers these are. The
+    /// context switch says who runs, but not every kernel tells of every switch: a virtual machine was
+    /// seen to leave out one of 1,000. `None` means: ask who runs.
     #[inline(always)]
-    pub(crate) fn running() -> Option<Self> {
+    pub(crate) fn running(registers: Registers) -> Option<Self> {
         // SAFETY: this CPU's entry, which nothing else writes while the thread runs.
         let place = unsafe { core::ptr::read_volatile(RUNNING.get_ptr(0)?) };
-        if place == 0 { None } else { Self::at(place) }
+        if place == 0 {
+            return None;
+        }
+        let this = Self::at(place)?;
+        if entry_field!(this, registers) == registers.address() { Some(this) } else { None }
     }
 
     #[inline(always)]
@@ -73,7 +80,7 @@ impl LoopRef {
 
     /// The thread's loop, made if it has none. `None` when there is no room, which is counted.
     #[inline(always)]
-    pub(crate) fn create(task: Task, pid: u32, now: u64) -> Option<Self> {
+    pub(crate) fn create(task: Task, pid: u32, registers: Registers, now: u64) -> Option<Self> {
         let Some(directory) = directory_entry(pid) else {
             count_drop!(out_of_directory);
             return None;
@@ -93,11 +100,14 @@ impl LoopRef {
             (*entry).inner_tgid = process.inner;
             (*entry).inner_tid = thread.inner;
             (*entry).kernel_tid = pid;
+            (*entry).registers = registers.address();
             (*entry).comm = task.comm();
             (*entry).machine.begin(slot, now);
             compiler_fence(Ordering::SeqCst);
-            core::ptr::write_volatile(&raw mut (*entry).status, status::LIVE);
+            // In this order: the collector takes a living entry back that the directory does not know.
             core::ptr::write_volatile(directory, slot + 1);
+            compiler_fence(Ordering::SeqCst);
+            core::ptr::write_volatile(&raw mut (*entry).status, status::LIVE);
         }
         Some(Self { entry, slot })
     }

@@ -52,7 +52,7 @@ fn consider(task: Task) {
     let now = now();
     // Another process's memory cannot be read from here: its timeout stays unknown.
     let args = arguments(call, || task, registers, |_| None, now);
-    if let Some(this) = LoopRef::create(task, pid, now) {
+    if let Some(this) = LoopRef::create(task, pid, registers, now) {
         this.found_asleep(&args, task.tgid());
     }
 }

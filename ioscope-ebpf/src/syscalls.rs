@@ -35,6 +35,12 @@ impl Registers {
         Self(regs.cast())
     }
 
+    /// Where they lie.
+    #[inline(always)]
+    pub(crate) fn address(self) -> u64 {
+        self.0 as u64
+    }
+
     #[inline(always)]
     fn read<T: Copy>(self, offset: u32) -> T {
         // SAFETY: the offset is a register's, from this kernel's type information, and the verifier
@@ -79,9 +85,9 @@ pub(crate) fn sys_enter(ctx: BtfTracePointContext) -> i32 {
 
 #[inline(always)]
 fn on_enter(action: u8, registers: Registers) {
-    let running = LoopRef::running();
+    let running = LoopRef::running(registers);
     let Some(call) = WaitCall::from_number(action) else {
-        if let Some(running) = running {
+        if let Some(running) = running.or_else(find_running) {
             let transition =
                 if action == action::RESUME { Transition::Resume } else { Transition::HandlerDone };
             running.step(transition, now());
@@ -111,7 +117,7 @@ fn on_enter(action: u8, registers: Registers) {
         known
     } else {
         let task = Task::current();
-        let Some(new) = LoopRef::create(task, task.pid(), now) else {
+        let Some(new) = LoopRef::create(task, task.pid(), registers, now) else {
             return;
         };
         LoopRef::set_running(Some(new));
@@ -128,14 +134,23 @@ fn on_enter(action: u8, registers: Registers) {
     }
 }
 
+/// The loop of the thread that runs, found by asking who that is.
+#[inline(always)]
+fn find_running() -> Option<LoopRef> {
+    let known = LoopRef::of(Task::current().pid())?;
+    LoopRef::set_running(Some(known));
+    Some(known)
+}
+
 /// Every system call's exit.
 #[btf_tracepoint(function = "sys_exit")]
 pub(crate) fn sys_exit(ctx: BtfTracePointContext) -> i32 {
-    let action = action_of(Registers::from_argument(ctx.arg(0)).syscall());
+    let registers = Registers::from_argument(ctx.arg(0));
+    let action = action_of(registers.syscall());
     if action == action::NONE || action > action::RESUME {
         return 0;
     }
-    let Some(this) = LoopRef::running() else {
+    let Some(this) = LoopRef::running(registers).or_else(find_running) else {
         return 0;
     };
     if this.in_wait() {
