@@ -66,16 +66,25 @@ fn what_makes_no_sense_is_refused_as_usage() {
     expect_refusal(["explain"], 2, &["explain"]);
 }
 
+/// A thread of a process that is not its first; it may be about to start.
+fn thread_of(pid: u32) -> u32 {
+    for _ in 0..200 {
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it is running");
+        let mut threads = threads.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        if let Some(thread) = threads.find(|tid| *tid != pid) {
+            return thread;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("process {pid} starts no thread");
+}
+
 #[test]
 fn what_is_no_process_is_refused_by_name() {
     // Beyond the largest pid that a kernel gives out.
     expect_refusal(["stat", "--pid", "4194305"], 1, &["there is no process 4194305"]);
     let worker = Worker::start(&expiring("cli-thread"));
-    let thread = std::fs::read_dir(format!("/proc/{}/task", worker.pid()))
-        .expect("it is running")
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
-        .find(|tid| *tid != worker.pid())
-        .expect("its loop is a thread");
+    let thread = thread_of(worker.pid());
     let advice = format!("--pid {}", worker.pid());
     expect_refusal(["stat", "--pid", &thread.to_string()], 1, &["is a thread of process", &advice]);
     let kthreadd = std::fs::read_to_string("/proc/2/comm").unwrap_or_default();
