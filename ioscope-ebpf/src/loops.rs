@@ -9,6 +9,7 @@ use ioscope_common::{
 };
 
 use crate::{
+    diagnostics,
     kernel::{Task, process_numbers, thread_numbers},
     maps::{CONTROL, DIRECTORY, FREE, LOOPS, POLLERS, RUNNING, STREAM, count_drop},
     syscalls::Registers,
@@ -83,10 +84,12 @@ impl LoopRef {
     pub(crate) fn create(task: Task, pid: u32, registers: Registers, now: u64) -> Option<Self> {
         let Some(directory) = directory_entry(pid) else {
             count_drop!(out_of_directory);
+            diagnostics::out_of_directory(pid);
             return None;
         };
         let Ok(Some(slot)) = FREE.pop() else {
             count_drop!(loops_full);
+            diagnostics::loops_full(pid);
             return None;
         };
         let entry = LOOPS.get_ptr_mut(slot)?;
@@ -198,7 +201,7 @@ impl LoopRef {
     #[inline(always)]
     fn after(self, step: Step) {
         if step.has(Step::IMPOSSIBLE) {
-            crate::diagnostics::impossible_transition(entry_field!(self, tid));
+            diagnostics::impossible_transition(entry_field!(self, tid));
         }
         let Some(control) = CONTROL.get_ptr(0) else {
             return;

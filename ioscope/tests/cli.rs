@@ -238,6 +238,32 @@ fn a_run_ends_with_its_target_and_tells_what_was_seen() {
 }
 
 #[test]
+fn what_finds_no_room_is_counted_and_the_probes_say_so_on_demand() {
+    if !can_trace("what_finds_no_room_is_counted_and_the_probes_say_so_on_demand") {
+        return;
+    }
+    let workers = [(); 3].map(|()| Worker::start(&expiring("cli-no-room")));
+    let pids = workers.iter().map(|worker| worker.pid().to_string()).collect::<Vec<_>>().join(",");
+    for verbose in [false, true] {
+        let mut command = Command::new(IOSCOPE);
+        command.args(["trace", "--json", "--duration", "300ms", "--max-loops", "1", "--pid", &pids]);
+        if verbose {
+            command.arg("--verbose");
+        }
+        let done = output(command);
+        let stderr = text(&done.stderr);
+        let documents = documents(&done.stdout);
+        let dropped = &documents.last().expect("some lines")["dropped"];
+        assert!(dropped["loops_full"].as_u64() > Some(1), "{dropped}");
+        assert!(stderr.contains("no room for more loops (--max-loops makes more)"), "{stderr}");
+        // Once on each CPU.
+        let said = stderr.matches("ioscope: probes: no room for thread").count();
+        let most = if verbose { std::thread::available_parallelism().map_or(1, usize::from) } else { 0 };
+        assert!((usize::from(verbose)..=most).contains(&said), "{stderr}");
+    }
+}
+
+#[test]
 fn a_pipe_that_nobody_reads_any_more_is_no_error() {
     if !can_trace("a_pipe_that_nobody_reads_any_more_is_no_error") {
         return;

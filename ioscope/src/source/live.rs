@@ -190,6 +190,7 @@ impl Source for LiveSource {
             let tenants = &self.tenants;
             self.processes.retain(|pid, _| tenants.values().any(|tenant| tenant.identity.pid == *pid));
         }
+        self.session.log_diagnostics();
         batch.drops = self.session.drops()?;
         batch.cost = Cost { bpf_ns: self.session.run_time_ns()?, collector_cpu_ns: cpu_ns() };
         Ok(Some(batch))
