@@ -77,11 +77,11 @@ pub struct LoopSlot {
     pub marked: u32,
     /// Unused.
     pub reserved: u32,
+    /// Where the thread's registers lie while it is in a system call, an address in the kernel: at the
+    /// top of its kernel stack, and so no other living thread's.
+    pub registers: u64,
     /// The thread's name when it was first seen.
     pub comm: [u8; COMM_LEN],
-    /// Where the thread's registers lie during its system calls: the same place for all its life, and no
-    /// other thread's. It tells that the thread which runs is this one.
-    pub registers: u64,
     /// The last wakeup: written by the waker's CPU.
     pub wake: Wake,
     /// The machine: written by the thread's own transitions.

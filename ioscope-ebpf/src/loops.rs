@@ -9,6 +9,7 @@ use ioscope_common::{
 };
 
 use crate::{
+    diagnostics,
     kernel::{Task, process_numbers, thread_numbers},
     maps::{CONTROL, DIRECTORY, FREE, LOOPS, POLLERS, RUNNING, STREAM, count_drop},
     syscalls::Registers,
@@ -88,10 +89,12 @@ impl LoopRef {
         let pid = task.pid();
         let Some(directory) = directory_entry(pid) else {
             count_drop!(out_of_directory);
+            diagnostics::out_of_directory(pid);
             return None;
         };
         let Ok(Some(slot)) = FREE.pop() else {
             count_drop!(loops_full);
+            diagnostics::loops_full(pid);
             return None;
         };
         let entry = LOOPS.get_ptr_mut(slot)?;
@@ -105,14 +108,16 @@ impl LoopRef {
             (*entry).inner_tgid = process.inner;
             (*entry).inner_tid = thread.inner;
             (*entry).kernel_tid = pid;
-            (*entry).comm = task.comm();
             (*entry).registers = registers.address();
+            (*entry).comm = task.comm();
             (*entry).machine.begin(slot, now);
             if let Some(args) = asleep_in {
                 (*entry).machine.found_asleep(args);
             }
             compiler_fence(Ordering::SeqCst);
+            // In this order: the collector takes a living entry back that the directory does not know.
             core::ptr::write_volatile(directory, slot + 1);
+            compiler_fence(Ordering::SeqCst);
             core::ptr::write_volatile(&raw mut (*entry).status, status::LIVE);
         }
         Some(Self { entry, slot })
@@ -211,7 +216,7 @@ impl LoopRef {
     #[inline(always)]
     fn after(self, step: Step) {
         if step.has(Step::IMPOSSIBLE) {
-            crate::diagnostics::impossible_transition(entry_field!(self, tid));
+            diagnostics::impossible_transition(entry_field!(self, tid));
         }
         let Some(control) = CONTROL.get_ptr(0) else {
             return;

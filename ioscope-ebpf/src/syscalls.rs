@@ -87,7 +87,7 @@ pub(crate) fn sys_enter(ctx: BtfTracePointContext) -> i32 {
 fn on_enter(action: u8, registers: Registers) {
     let running = LoopRef::running(registers);
     let Some(call) = WaitCall::from_number(action) else {
-        if let Some(this) = running.or_else(|| LoopRef::of(Task::current().pid())) {
+        if let Some(this) = running.or_else(find_running) {
             let transition =
                 if action == action::RESUME { Transition::Resume } else { Transition::HandlerDone };
             this.step(transition, now());
@@ -134,6 +134,14 @@ fn on_enter(action: u8, registers: Registers) {
     }
 }
 
+/// The loop of the thread that runs, found by asking who that is.
+#[inline(always)]
+fn find_running() -> Option<LoopRef> {
+    let known = LoopRef::of(Task::current().pid())?;
+    LoopRef::set_running(Some(known));
+    Some(known)
+}
+
 /// Every system call's exit.
 #[btf_tracepoint(function = "sys_exit")]
 pub(crate) fn sys_exit(ctx: BtfTracePointContext) -> i32 {
@@ -142,7 +150,7 @@ pub(crate) fn sys_exit(ctx: BtfTracePointContext) -> i32 {
     if action == action::NONE || action > action::RESUME {
         return 0;
     }
-    let Some(this) = LoopRef::running(registers).or_else(|| LoopRef::of(Task::current().pid())) else {
+    let Some(this) = LoopRef::running(registers).or_else(find_running) else {
         return 0;
     };
     if this.in_wait() {

@@ -4,6 +4,7 @@ use aya_ebpf::helpers::generated::bpf_get_current_ancestor_cgroup_id;
 use ioscope_common::{CGROUPS, flag};
 
 use crate::{
+    diagnostics,
     kernel::{Task, process_number},
     maps::{COMM_PATTERNS, TARGETS, config, count_drop},
 };
@@ -54,6 +55,7 @@ fn is_current_in_cgroups() -> bool {
 pub(crate) fn add(process: u32) {
     if TARGETS.insert(process, 1, 0).is_err() {
         count_drop!(targets_full);
+        diagnostics::targets_full(process);
     }
 }
 

@@ -66,16 +66,25 @@ fn what_makes_no_sense_is_refused_as_usage() {
     expect_refusal(["explain"], 2, &["explain"]);
 }
 
+/// A thread of a process that is not its first; it may be about to start.
+fn thread_of(pid: u32) -> u32 {
+    for _ in 0..200 {
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it is running");
+        let mut threads = threads.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        if let Some(thread) = threads.find(|tid| *tid != pid) {
+            return thread;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("process {pid} starts no thread");
+}
+
 #[test]
 fn what_is_no_process_is_refused_by_name() {
     // Beyond the largest pid that a kernel gives out.
     expect_refusal(["stat", "--pid", "4194305"], 1, &["there is no process 4194305"]);
     let worker = Worker::start(&expiring("cli-thread"));
-    let thread = std::fs::read_dir(format!("/proc/{}/task", worker.pid()))
-        .expect("it is running")
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
-        .find(|tid| *tid != worker.pid())
-        .expect("its loop is a thread");
+    let thread = thread_of(worker.pid());
     let advice = format!("--pid {}", worker.pid());
     expect_refusal(["stat", "--pid", &thread.to_string()], 1, &["is a thread of process", &advice]);
     let kthreadd = std::fs::read_to_string("/proc/2/comm").unwrap_or_default();
@@ -225,6 +234,32 @@ fn a_run_ends_with_its_target_and_tells_what_was_seen() {
                 assert_eq!((&line["comm"], &line["result"]), (&"cli-ends".into(), &0.into()), "{line}");
             }
         }
+    }
+}
+
+#[test]
+fn what_finds_no_room_is_counted_and_the_probes_say_so_on_demand() {
+    if !can_trace("what_finds_no_room_is_counted_and_the_probes_say_so_on_demand") {
+        return;
+    }
+    let workers = [(); 3].map(|()| Worker::start(&expiring("cli-no-room")));
+    let pids = workers.iter().map(|worker| worker.pid().to_string()).collect::<Vec<_>>().join(",");
+    for verbose in [false, true] {
+        let mut command = Command::new(IOSCOPE);
+        command.args(["trace", "--json", "--duration", "300ms", "--max-loops", "1", "--pid", &pids]);
+        if verbose {
+            command.arg("--verbose");
+        }
+        let done = output(command);
+        let stderr = text(&done.stderr);
+        let documents = documents(&done.stdout);
+        let dropped = &documents.last().expect("some lines")["dropped"];
+        assert!(dropped["loops_full"].as_u64() > Some(1), "{dropped}");
+        assert!(stderr.contains("no room for more loops (--max-loops makes more)"), "{stderr}");
+        // Once on each CPU.
+        let said = stderr.matches("ioscope: probes: no room for thread").count();
+        let most = if verbose { std::thread::available_parallelism().map_or(1, usize::from) } else { 0 };
+        assert!((usize::from(verbose)..=most).contains(&said), "{stderr}");
     }
 }
 

@@ -4,6 +4,7 @@ mod demo;
 mod doctor;
 mod failure;
 mod floor;
+mod logging;
 mod run;
 mod stat;
 mod trace;

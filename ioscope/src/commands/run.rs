@@ -18,7 +18,7 @@ use tokio::{
     time::{Instant, Interval, MissedTickBehavior, interval_at},
 };
 
-use super::failure::Usage;
+use super::{failure::Usage, logging};
 use crate::{
     cli::{TargetArgs, TracingArgs},
     model::Batch,
@@ -102,6 +102,7 @@ impl Run {
         stream: bool,
         streams: Streams,
     ) -> Result<Self> {
+        logging::start(tracing.verbose);
         if targets.is_empty() {
             bail!(Usage(
                 "nothing to trace: name processes with --pid, --comm, --cgroup or --all, or a program after --"
@@ -134,6 +135,18 @@ impl Run {
             diagnostics: tracing.verbose,
         };
         let source = LiveSource::start(&plan).map_err(with_advice)?;
+        for status in source.hooks() {
+            match &status.missing {
+                Some(reason) => {
+                    log::warn!(
+                        "without {}: the hook {} fails: {reason}",
+                        status.hook.gives,
+                        status.hook.name
+                    );
+                }
+                None => log::debug!("attached {}", status.hook.name),
+            }
+        }
         let signals = Signals {
             interrupt: signal(SignalKind::interrupt()).context("signals cannot be caught")?,
             terminate: signal(SignalKind::terminate()).context("signals cannot be caught")?,

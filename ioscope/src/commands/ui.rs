@@ -12,6 +12,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
+    logging::Hushed,
     run::{Event, Run, block_on},
     stat,
 };
@@ -47,7 +48,9 @@ pub(super) fn run(args: &UiArgs) -> Result<ExitCode> {
 pub(super) async fn run_on(mut run: Run, title: String, stall_threshold: Duration) -> Result<ExitCode> {
     // Before the screen starts a thread.
     run.give_up_rights();
+    let hushed = Hushed::while_on_screen();
     let shown = show(&mut run, title, stall_threshold).await;
+    drop(hushed);
     // Without the screen nobody would know that it still runs, with its output gone.
     run.end_command();
     shown?;

@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::source::printable;
+
 /// A name is read again after this time: numbers are given out anew, and threads change their names.
 const FRESH: Duration = Duration::from_secs(5);
 /// With more names than this all are forgotten, and those that matter read again.
@@ -31,7 +33,7 @@ impl Wakers {
             // A thread that has ended keeps the name that it had.
             (None, Some((_, read_at))) => *read_at = now,
             (name, _) => {
-                let name = name.map(|name| name.trim_end().to_owned());
+                let name = name.map(|name| printable(name.trim_end()));
                 self.names.insert(tid, (name, now));
             }
         }

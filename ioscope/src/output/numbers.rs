@@ -26,6 +26,13 @@ impl fmt::Display for Nanoseconds {
     }
 }
 
+/// Rounds to the nearest, and from the middle to the even one, as floats are printed.
+const fn divide(value: u64, by: u64) -> u64 {
+    let (whole, rest) = (value / by, value % by);
+    let up = rest * 2 > by || (rest * 2 == by && whole % 2 == 1);
+    if up { whole + 1 } else { whole }
+}
+
 /// At most `999.5` and a unit, as text: whole numbers only, because `trace` writes millions of them.
 struct Short {
     text: [u8; 8],
@@ -35,15 +42,15 @@ struct Short {
 impl Short {
     /// `value` in `unit`s, in three digits.
     fn of(value: u64, unit: u64, name: &str) -> Self {
-        let hundredths = (value * 100 + unit / 2) / unit;
+        let hundredths = divide(value * 100, unit);
         if hundredths < 1_000 {
             return Self::new(hundredths, 100, 2, name);
         }
-        let tenths = (value * 10 + unit / 2) / unit;
+        let tenths = divide(value * 10, unit);
         if tenths < 1_000 {
             return Self::new(tenths, 10, 1, name);
         }
-        Self::new((value + unit / 2) / unit, 1, 0, name)
+        Self::new(divide(value, unit), 1, 0, name)
     }
 
     /// `value` parts of a whole, of which it takes `parts` and which have `digits` digits.
@@ -143,6 +150,8 @@ mod tests {
             (45_200, "45.2µs"),
             (99_960, "100µs"),
             (1_050_000, "1.05ms"),
+            (180_500_000, "180ms"),
+            (181_500_000, "182ms"),
             (999_499, "999µs"),
             (999_500, "1.00ms"),
             (1_200_000, "1.20ms"),

@@ -247,9 +247,9 @@ fn write_drops(out: &mut impl io::Write, drops: &Drops) -> io::Result<()> {
 pub fn drop_lines(drops: &Drops) -> impl Iterator<Item = String> {
     [
         (drops.ring_full, "records dropped: the stream's buffer was full (--buffer makes it larger)"),
-        (drops.loops_full, "threads not traced: no room for more loops (--max-loops makes more)"),
+        (drops.loops_full, "wait calls not traced: no room for more loops (--max-loops makes more)"),
         (drops.targets_full, "processes not traced: no room for more targets"),
-        (drops.out_of_directory, "threads not traced: kernel.pid_max was raised meanwhile (start again)"),
+        (drops.out_of_directory, "wait calls not traced: kernel.pid_max was raised meanwhile (start again)"),
         (drops.compat_calls, "wait calls of 32-bit programs not traced: ioscope traces 64-bit programs only"),
     ]
     .into_iter()

@@ -11,10 +11,12 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf, Stack},
     programs::{BtfTracePoint, Iter, Program, ProgramError},
 };
+use aya_log::EbpfLogger;
 use ioscope_common::{
     BlockRecord, CommPatterns, Control, DIRECTORY_BLOCK, Drops, Iteration, LoopSlot, ProbeConfig, kind,
     status,
 };
+use log::Log;
 
 use super::{
     arch::Arch,
@@ -31,6 +33,9 @@ const BLOCK: u32 = DIRECTORY_BLOCK as u32;
 
 /// The probes, as committed; `cargo xtask build-ebpf` makes it.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("ioscope.bpf.o");
+
+/// Room for the probes' diagnostics: some hundred, of which there are a few.
+const DIAGNOSTICS_BYTES: u32 = 64 << 10;
 
 /// What to trace.
 #[derive(Clone, Debug, Default)]
@@ -96,6 +101,7 @@ pub struct Session {
     stream: RingBuf<MapData>,
     hooks: Vec<HookStatus>,
     statistics: bool,
+    diagnostics: Option<EbpfLogger<&'static dyn Log>>,
 }
 
 impl Session {
@@ -110,7 +116,7 @@ impl Session {
         let program_btf = ProgramBtf::from_sys_fs().map_err(ProbeError::ProgramBtf)?;
         let pid_max = config::pid_max();
         let directory_blocks = pid_max.div_ceil(BLOCK).max(1);
-        let log_level: u8 = if plan.diagnostics { 0xff } else { 0 };
+        let log_level: u8 = if plan.diagnostics { u8::MAX } else { 0 };
 
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&program_btf))
@@ -120,6 +126,7 @@ impl Session {
             .map_max_entries("FREE", plan.capacity)
             .map_max_entries("DIRECTORY", directory_blocks)
             .map_max_entries("STREAM", plan.stream_bytes)
+            .map_max_entries("AYA_LOGS", if plan.diagnostics { DIAGNOSTICS_BYTES } else { 4096 })
             .load(OBJECT)
             .map_err(ProbeError::from_load)?;
 
@@ -150,6 +157,11 @@ impl Session {
             stream: RingBuf::try_from(take(&mut ebpf, "STREAM")?)?,
             hooks: Vec::with_capacity(HOOKS.len()),
             statistics: config::statistics_are_on(),
+            diagnostics: plan
+                .diagnostics
+                .then(|| EbpfLogger::init(&mut ebpf))
+                .transpose()
+                .map_err(|_| ProbeError::Object("AYA_LOGS"))?,
             ebpf,
         };
         for hook in HOOKS {
@@ -240,6 +252,13 @@ impl Session {
             }
         }
         drained
+    }
+
+    /// Hands what the probes have to say to the log, if the plan asked for it.
+    pub fn log_diagnostics(&mut self) {
+        if let Some(diagnostics) = &mut self.diagnostics {
+            diagnostics.flush();
+        }
     }
 
     /// What was dropped so far.

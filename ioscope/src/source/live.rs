@@ -123,7 +123,7 @@ impl LiveSource {
     fn recognise(&mut self, pid: u32, thread: &str) -> (String, Option<(&'static str, PollerSharing)>) {
         let process = self.processes.entry(pid).or_insert_with(|| Process {
             name: std::fs::read_to_string(format!("/proc/{pid}/comm"))
-                .map(|name| name.trim_end().to_owned())
+                .map(|name| printable(name.trim_end()))
                 .unwrap_or_default(),
             facts: ProcessFacts::default(),
             recognised: false,
@@ -190,6 +190,7 @@ impl Source for LiveSource {
             let tenants = &self.tenants;
             self.processes.retain(|pid, _| tenants.values().any(|tenant| tenant.identity.pid == *pid));
         }
+        self.session.log_diagnostics();
         batch.drops = self.session.drops()?;
         batch.cost = Cost { bpf_ns: self.session.run_time_ns()?, collector_cpu_ns: cpu_ns() };
         Ok(Some(batch))
@@ -251,7 +252,12 @@ fn add(batch: &mut Batch, id: LoopId, record: Record) {
 /// A thread's name, up to its first zero byte.
 fn text(comm: &[u8; COMM_LEN]) -> String {
     let end = comm.iter().position(|byte| *byte == 0).unwrap_or(COMM_LEN);
-    String::from_utf8_lossy(&comm[..end]).into_owned()
+    printable(&String::from_utf8_lossy(&comm[..end]))
+}
+
+/// A name as a terminal may show it: a program calls itself what it likes, escape sequences too.
+pub(crate) fn printable(name: &str) -> String {
+    name.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 /// The probes' clock.

@@ -6,6 +6,7 @@ pub mod selection;
 use std::time::Duration;
 
 pub use live::LiveSource;
+pub(crate) use live::printable;
 
 use crate::{
     model::{Batch, LoopId},
