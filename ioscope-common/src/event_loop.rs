@@ -641,7 +641,7 @@ impl Loop {
         let asleep = matches!(state, State::Waiting | State::Blocked);
         let mut open = OpenInterval { state, ns: whole, ready_ns: 0 };
         if asleep && wake.at > self.on_cpu_since && wake.at < now {
-            open.ready_ns = now - if wake.at > self.since { wake.at } else { self.since };
+            open.ready_ns = now.saturating_sub(if wake.at > self.since { wake.at } else { self.since });
             open.ns = whole - open.ready_ns;
         }
         if state == State::Blocked && self.futex != 0 && shared {
