@@ -737,7 +737,8 @@ impl Loop {
                 }
             }
         }
-        if args.ring != 0 {
+        if matches!(args.poller, PollerKind::Ring | PollerKind::RegisteredRing) {
+            // No ring at all, too: what the descriptor stood for before is gone, and not to be read.
             if let Some(poller) = self.pollers.get_mut(usize::from(self.poller)) {
                 if poller.ring != args.ring {
                     poller.ring = args.ring;
