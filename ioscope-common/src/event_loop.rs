@@ -762,6 +762,9 @@ impl Loop {
             self.restarting = 1;
             self.restart_at = now;
             self.restart_posted = posted;
+            // Should it end here, this is where its slice begins.
+            self.slice_blocked_ns = 0;
+            self.slice_parked_ns = 0;
             return Step::NOTHING;
         }
         self.account_return(result, posted, now);
