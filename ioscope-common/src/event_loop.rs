@@ -892,6 +892,8 @@ impl Loop {
         }
         self.restarting = 0;
         self.counters.restarts += 1;
+        // What woke it was the signal: no latency of the wait.
+        self.woken_at = 0;
         self.charge(now);
         self.state = State::Polling as u8;
         self.in_wait = 1;
