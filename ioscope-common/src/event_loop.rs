@@ -654,7 +654,7 @@ impl Loop {
         let asleep = matches!(state, State::Waiting | State::Blocked);
         let mut open = OpenInterval { state, ns: whole, ready_ns: 0 };
         if asleep && wake.at > self.on_cpu_since && wake.at < now {
-            open.ready_ns = now - if wake.at > self.since { wake.at } else { self.since };
+            open.ready_ns = now.saturating_sub(if wake.at > self.since { wake.at } else { self.since });
             open.ns = whole - open.ready_ns;
         }
         if state == State::Blocked && self.futex != 0 && shared {
@@ -747,8 +747,9 @@ impl Loop {
                 self.poller += 1;
             }
         }
-        if let Some(poller) = self.pollers.get_mut(usize::from(self.poller))
-            && args.ring != 0
+        if matches!(args.poller, PollerKind::Ring | PollerKind::RegisteredRing)
+            // No ring at all, too: what the descriptor stood for before is gone, and not to be read.
+            && let Some(poller) = self.pollers.get_mut(usize::from(self.poller))
             && poller.ring != args.ring
         {
             poller.ring = args.ring;
@@ -770,6 +771,9 @@ impl Loop {
             self.restarting = 1;
             self.restart_at = now;
             self.restart_posted = posted;
+            // Should it end here, this is where its slice begins.
+            self.slice_blocked_ns = 0;
+            self.slice_parked_ns = 0;
             return Step::NOTHING;
         }
         self.account_return(result, posted, now);
@@ -896,6 +900,8 @@ impl Loop {
         }
         self.restarting = 0;
         self.counters.restarts += 1;
+        // What woke it was the signal: no latency of the wait.
+        self.woken_at = 0;
         self.charge(now);
         self.state = State::Polling as u8;
         self.in_wait = 1;

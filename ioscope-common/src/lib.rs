@@ -14,6 +14,8 @@ mod comm_pattern;
 mod config;
 mod control;
 mod event_loop;
+#[cfg(test)]
+mod event_loop_tests;
 mod histogram;
 mod record;
 mod wait_call;

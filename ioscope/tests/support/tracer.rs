@@ -79,6 +79,7 @@ impl Tracer {
     pub(crate) fn take(&mut self) -> Batch {
         let batch = self.take_raw();
         self.model.apply(&batch);
+        self.check_every_loop();
         for (id, iteration) in &batch.iterations {
             self.iterations.entry(*id).or_default().push(*iteration);
         }
@@ -107,7 +108,6 @@ impl Tracer {
     pub(crate) fn finish(&mut self) {
         self.source.detach().expect("the probes come off");
         self.take();
-        self.check_every_loop();
     }
 
     /// What is true of every loop, whatever it does.
