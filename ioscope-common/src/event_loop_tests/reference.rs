@@ -113,6 +113,7 @@ pub(super) fn read(story: &Story) -> Truth {
                     call.slept = true;
                 }
             }
+            Transition::SwitchInUnseen { .. } => unreachable!("stories tell of every switch"),
             Transition::Submit => truth.submissions += 1,
             Transition::End => truth.ended = Some(now),
             Transition::Enter { args, .. } => {

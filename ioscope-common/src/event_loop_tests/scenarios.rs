@@ -244,6 +244,38 @@ fn a_wakeup_from_before_the_wait_is_none_of_it() {
 }
 
 #[test]
+fn a_thread_whose_switch_was_not_seen_has_its_cpu_from_its_wakeup_on() {
+    let mut story = Outcome::new();
+    story.enters(1_000, EPOLL);
+    story.step(Transition::SwitchOut { asleep: true, syscall: NO_SYSCALL, futex: false }, 1_100);
+    assert!(story.machine.is_off_cpu());
+    let wake = Wake { at: 1_500, waker: 42, context: 1 };
+    story.step(Transition::SwitchInUnseen { wake, shared: false }, 1_600);
+    assert!(!story.machine.is_off_cpu());
+    story.returns(1_600, 1);
+    story.enters(1_700, EPOLL);
+    // WAITING until the wakeup, POLLING from then on, and nothing READY.
+    assert_eq!(story.times(), [400, 200, 0, 100, 0, 0]);
+    assert_eq!((story.last().wakeup_ns, story.last().run_queue_ns), (100, NO_WAKEUP));
+    assert_eq!(story.machine.counters.unseen_switches, 1);
+    assert_eq!(story.machine.counters.impossible, 0);
+}
+
+#[test]
+fn a_sleep_in_a_slice_ends_with_its_wakeup_though_the_switch_was_not_seen() {
+    let mut story = Outcome::new();
+    story.enters(1_000, EPOLL);
+    story.returns(1_100, 1);
+    story.step(Transition::SwitchOut { asleep: true, syscall: FSYNC, futex: false }, 1_200);
+    let wake = Wake { at: 1_500, waker: 42, context: 1 };
+    story.step(Transition::SwitchInUnseen { wake, shared: false }, 1_900);
+    story.enters(1_900, EPOLL);
+    // BLOCKED until the wakeup, RUNNING from then on.
+    assert_eq!(story.times(), [0, 100, 0, 500, 300, 0]);
+    assert_eq!(story.last().blocked_ns, 300);
+}
+
+#[test]
 fn a_sleep_in_a_slice_is_blocked_in_its_system_call() {
     let mut story = Outcome::new();
     story.enters(1_000, EPOLL);
