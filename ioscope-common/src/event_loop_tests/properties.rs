@@ -74,7 +74,7 @@ fn the_stories_have_everything_in_them() {
     let mut flags = 0;
     for _ in 0..300 {
         let dice = dice().new_tree(&mut runner).expect("dice always fall").current();
-        let outcome = play(&tell(dice.len() % 4 == 0, &dice));
+        let outcome = play(&tell(dice.len().is_multiple_of(4), &dice));
         let counters = &outcome.machine.counters;
         let sums = &mut all.counters;
         for (sum, count) in sums.returns.iter_mut().zip(&counters.returns) {

@@ -120,7 +120,7 @@ impl Thread {
             return true;
         }
         match (self.wait, self.restarting, choice % 16) {
-            (_, _, 0) if choice % 3 == 0 => {
+            (_, _, 0) if choice.is_multiple_of(3) => {
                 self.happens(Transition::End);
                 return false;
             }
@@ -142,7 +142,7 @@ impl Thread {
             }
             (None, None, 7) => self.happens(Transition::Submit),
             (None, None, 8) => {
-                self.happens(if a % 2 == 0 { Transition::Resume } else { Transition::HandlerDone });
+                self.happens(if a.is_multiple_of(2) { Transition::Resume } else { Transition::HandlerDone });
             }
             (None, before, _) => {
                 let args = self.arguments(a, b, c);
@@ -191,16 +191,16 @@ impl Thread {
             WaitCall::EpollWait | WaitCall::EpollPwait | WaitCall::EpollPwait2 => {
                 (PollerKind::Epoll, i32::from(b % 6))
             }
-            WaitCall::IoUringEnter if b % 4 == 0 => (PollerKind::RegisteredRing, i32::from(b % 6)),
+            WaitCall::IoUringEnter if b.is_multiple_of(4) => (PollerKind::RegisteredRing, i32::from(b % 6)),
             WaitCall::IoUringEnter => (PollerKind::Ring, i32::from(b % 6)),
             WaitCall::IoGetevents | WaitCall::IoPgetevents => (PollerKind::Aio, -1),
             _ => (PollerKind::Set, -1),
         };
         let mut args =
             WaitArgs { call, poller, fd, max_events: u32::from(b % 4), timeout, ring: 0, taken: 0 };
-        if call == WaitCall::IoUringEnter && c % 11 != 0 {
+        if call == WaitCall::IoUringEnter && !c.is_multiple_of(11) {
             let at = usize::from(b % 6) + if poller == PollerKind::Ring { 0 } else { RINGS / 2 };
-            if c % 13 == 0 {
+            if c.is_multiple_of(13) {
                 // Another ring under the same number.
                 self.rings_made += 1;
                 let taken = NEARLY_FULL + u64::from(c % 40);
@@ -242,7 +242,7 @@ impl Thread {
 
     fn leave_cpu(&mut self, asleep: bool, a: u16) {
         let outside = asleep && self.wait.is_none();
-        let futex = outside && a % 3 == 0;
+        let futex = outside && a.is_multiple_of(3);
         let syscall = match a % 14 {
             _ if !outside => NO_SYSCALL,
             _ if futex => 202,
@@ -255,7 +255,7 @@ impl Thread {
     }
 
     fn get_cpu(&mut self, a: u16, b: u16) {
-        if self.asleep && a % 8 != 0 {
+        if self.asleep && !a.is_multiple_of(8) {
             // After it was last seen on a CPU; before it slept, if the waker was quicker than the sleeper.
             let earliest = if a % 8 == 1 { self.on_cpu_since + 1 } else { self.left };
             let at = earliest + u64::from(b) % (self.now.saturating_sub(earliest) + 1);
@@ -263,7 +263,7 @@ impl Thread {
                 self.wake = Wake { at, waker: u32::from(b), context: u32::from(b % 3) + 1 };
             }
         }
-        self.happens(Transition::SwitchIn { wake: self.wake, shared: b % 2 == 0 });
+        self.happens(Transition::SwitchIn { wake: self.wake, shared: b.is_multiple_of(2) });
         (self.on_cpu, self.on_cpu_since) = (true, self.now);
     }
 }
