@@ -406,8 +406,9 @@ pub struct Counters {
     pub other_poller_returns: u64,
     /// Transitions that could not follow the one before.
     pub impossible: u64,
-    /// Times that the thread got a CPU and was not seen to.
-    pub unseen_switches: u64,
+    /// Times that the scheduler did something with the thread that was not seen: it got a CPU, or it
+    /// was woken from a wait call.
+    pub unseen: u64,
 }
 
 impl Counters {
@@ -427,7 +428,7 @@ impl Counters {
         longest_stall_ns: 0,
         other_poller_returns: 0,
         impossible: 0,
-        unseen_switches: 0,
+        unseen: 0,
     };
 
     /// Takes away what an earlier state of the same counters had. The longest stall stays.
@@ -448,7 +449,7 @@ impl Counters {
         self.stalled_ns -= earlier.stalled_ns;
         self.other_poller_returns -= earlier.other_poller_returns;
         self.impossible -= earlier.impossible;
-        self.unseen_switches -= earlier.unseen_switches;
+        self.unseen -= earlier.unseen;
     }
 }
 
@@ -850,6 +851,9 @@ impl Loop {
                 self.run_queue_delay.record(run_queue_ns);
             }
         } else {
+            if self.slept != 0 {
+                self.counters.unseen += 1;
+            }
             self.waker = 0;
             self.waker_context = WakerContext::None as u32;
         }
@@ -978,7 +982,7 @@ impl Loop {
     /// had one from its wakeup on. How long the switch took is not known, and not recorded.
     #[inline(always)]
     fn switch_in_unseen(&mut self, wake: Wake, shared: bool, now: u64) -> Step {
-        self.counters.unseen_switches += 1;
+        self.counters.unseen += 1;
         let mut at = now;
         if self.state != State::Ready as u8 && wake.at > self.on_cpu_since && wake.at < now {
             at = if wake.at > self.since { wake.at } else { self.since };

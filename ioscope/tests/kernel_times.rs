@@ -193,7 +193,9 @@ fn waiting_is_what_the_loop_waits() {
             assert!(stats.run_queue_delay.sum() <= ready, "{}", brief(&both.model));
             assert!(stats.wakeup_latency.sum() <= ready + polling, "{}", brief(&both.model));
             assert!(stats.run_queue_delay.sum() <= stats.wakeup_latency.sum(), "{}", brief(&both.model));
-            assert_eq!(Some(stats.wakeup_latency.count()), both.report.sleeps, "{}", brief(&both.model));
+            // Some kernels leave out the tracepoints of some wakeups from the idle task.
+            let (seen, sleeps) = (stats.wakeup_latency.count(), both.report.sleeps.unwrap_or(0));
+            assert!(seen <= sleeps && seen + stats.counters.unseen >= sleeps, "{}", brief(&both.model));
             near("the wait", both.time(State::Waiting) + ready + polling, both.report.wait.sum_ns)?;
             // After its last wait call, which ends the loop's own watch, a loop may sleep in `io_destroy`.
             near("the life", stats.elapsed_ns() - both.time(State::Blocked), both.report.wall_ns)?;

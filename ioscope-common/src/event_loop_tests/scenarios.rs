@@ -257,7 +257,7 @@ fn a_thread_whose_switch_was_not_seen_has_its_cpu_from_its_wakeup_on() {
     // WAITING until the wakeup, POLLING from then on, and nothing READY.
     assert_eq!(story.times(), [400, 200, 0, 100, 0, 0]);
     assert_eq!((story.last().wakeup_ns, story.last().run_queue_ns), (100, NO_WAKEUP));
-    assert_eq!(story.machine.counters.unseen_switches, 1);
+    assert_eq!(story.machine.counters.unseen, 1);
     assert_eq!(story.machine.counters.impossible, 0);
 }
 

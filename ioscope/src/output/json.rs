@@ -73,7 +73,7 @@ struct Loop<'a> {
     blocked_in: Vec<Blocked>,
     stalls: Stalls,
     missed: u64,
-    unseen_switches: u64,
+    unseen: u64,
 }
 
 #[derive(Serialize)]
@@ -239,7 +239,7 @@ impl<'a> Loop<'a> {
                 threshold_ns: u64::try_from(summary.stall_threshold.as_nanos()).unwrap_or(u64::MAX),
             },
             missed: counters.impossible,
-            unseen_switches: counters.unseen_switches,
+            unseen: counters.unseen,
         }
     }
 }

@@ -208,7 +208,7 @@ fn write_counters(out: &mut impl io::Write, stats: &Stats) -> io::Result<()> {
         ("restarted", counters.restarts),
         ("errors", counters.errors),
         ("missed transitions", counters.impossible),
-        ("unseen switches", counters.unseen_switches),
+        ("unseen by the scheduler's tracepoints", counters.unseen),
     ]
     .into_iter()
     .filter(|(_, value)| *value > 0)

@@ -147,11 +147,16 @@ pub(crate) fn check_histograms(model: &LoopModel, report: &ThreadReport) {
     assert_eq!(stats.loop_duration.count(), report.iterations - 1, "{}", brief(model));
     assert_eq!(stats.poll_delay.count(), stats.counters.timeouts, "{}", brief(model));
     assert_eq!(stats.ready_per_wakeup.sum(), stats.counters.ready_events, "{}", brief(model));
-    assert_eq!(stats.wakeup_latency.count(), stats.run_queue_delay.count(), "{}", brief(model));
+    // Some kernels leave out the tracepoints of some wakeups and switches from the idle task.
+    let unseen = stats.counters.unseen;
+    assert!(stats.wakeup_latency.count() >= stats.run_queue_delay.count(), "{}", brief(model));
+    assert!(stats.wakeup_latency.count() <= stats.run_queue_delay.count() + unseen, "{}", brief(model));
     assert!(stats.run_queue_delay.sum() <= stats.wakeup_latency.sum(), "{}", brief(model));
     assert!(stats.run_queue_delay.sum() <= stats.time_in(State::Ready), "{}", brief(model));
     if let Some(sleeps) = report.sleeps {
         // Every sleep in a wait call was ended by a wakeup.
-        assert_eq!(stats.wakeup_latency.count(), sleeps, "{}", brief(model));
+        assert!(stats.wakeup_latency.count() <= sleeps, "{}", brief(model));
+        assert!(stats.wakeup_latency.count() + unseen >= sleeps, "{}", brief(model));
+        assert!(unseen <= 3 + sleeps / 20, "few are unseen: {}", brief(model));
     }
 }
