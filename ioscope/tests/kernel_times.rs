@@ -224,7 +224,14 @@ fn threads_without_a_turn_are_parked() {
         let stats = &both.model.stats;
         let (told, _) = both.told("futex");
         let parked = both.time(State::Parked);
-        near("PARKED", parked + both.time(State::Ready) - stats.run_queue_delay.sum(), told)?;
+        // Until a second thread has waited on it, a poller is not known to be shared.
+        let blocked = both.time(State::Blocked);
+        let ready = both.time(State::Ready) - stats.run_queue_delay.sum();
+        // The program's clock runs from before the call to after it: on the way in and out it is RUNNING.
+        let (least, most) = (parked + blocked, parked + blocked + ready + both.time(State::Running));
+        if told < least - least / 50 || told > most + most / 50 {
+            return Err(format!("PARKED: traced {least} to {most}, truth {told}"));
+        }
         let idle = both.time(State::Waiting) + parked;
         #[expect(clippy::cast_precision_loss, reason = "a share")]
         let utilisation = 1.0 - idle as f64 / stats.elapsed_ns() as f64;
@@ -232,11 +239,7 @@ fn threads_without_a_turn_are_parked() {
         // A loop duration is without them.
         let slices = stats.loop_duration.sum() + parked + both.report.wait.sum_ns;
         assert!(slices <= both.report.wall_ns + 2 * MS, "{}", brief(&both.model));
-        if both.time(State::Blocked) * 50 <= parked {
-            Ok(())
-        } else {
-            Err(format!("blocked: {}", both.time(State::Blocked)))
-        }
+        if blocked * 10 <= parked { Ok(()) } else { Err(format!("blocked: {blocked}")) }
     });
 }
 
@@ -296,9 +299,10 @@ fn a_competitor_for_the_cpu_makes_a_loop_ready() {
             let delays =
                 (free.model.stats.run_queue_delay.sum(), contended.model.stats.run_queue_delay.sum());
             let busy = contended.report.work_cpu.sum_ns;
-            let late = spec[0].pattern == Pattern::AlwaysReady || delays.1 > delays.0;
             let running = near("RUNNING", contended.time(State::Running), busy);
-            if after > before + busy / 4 && late && running.is_ok() {
+            // Whether a woken thread waits for the competitor is the scheduler's choice: the delays are told,
+            // not judged.
+            if after > before + busy / 4 && running.is_ok() {
                 break;
             }
             assert!(
