@@ -235,8 +235,9 @@ pub enum Transition {
         /// Whether another thread of its process uses its poller too.
         shared: bool,
     },
-    /// It is on a CPU, and was not seen to get it. Some kernels leave out the tracepoint of some switches
-    /// from the idle task (seen on 6.18, in ftrace as in BPF: one in two thousand).
+    /// It is on a CPU, and was not seen to get it. Some kernels hide what happens while a process of
+    /// theirs has the CPU, the switch away from it included (seen in a sandboxed virtual machine, for
+    /// ftrace as for BPF: one switch in two thousand).
     SwitchInUnseen {
         /// The last wakeup that it was given.
         wake: Wake,
@@ -978,8 +979,8 @@ impl Loop {
         self.state != State::Polling as u8 && self.state != State::Running as u8 && self.found_asleep == 0
     }
 
-    /// It was the idle task that made way, so that the thread did not wait for a CPU: it is taken to have
-    /// had one from its wakeup on. How long the switch took is not known, and not recorded.
+    /// The thread is taken to have had its CPU from its wakeup on. How long it waited for it is not known,
+    /// and not recorded.
     #[inline(always)]
     fn switch_in_unseen(&mut self, wake: Wake, shared: bool, now: u64) -> Step {
         self.counters.unseen += 1;

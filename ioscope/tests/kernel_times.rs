@@ -193,7 +193,7 @@ fn waiting_is_what_the_loop_waits() {
             assert!(stats.run_queue_delay.sum() <= ready, "{}", brief(&both.model));
             assert!(stats.wakeup_latency.sum() <= ready + polling, "{}", brief(&both.model));
             assert!(stats.run_queue_delay.sum() <= stats.wakeup_latency.sum(), "{}", brief(&both.model));
-            // Some kernels leave out the tracepoints of some wakeups from the idle task.
+            // Some kernels hide some wakeups.
             let (seen, sleeps) = (stats.wakeup_latency.count(), both.report.sleeps.unwrap_or(0));
             assert!(seen <= sleeps && seen + stats.counters.unseen >= sleeps, "{}", brief(&both.model));
             near("the wait", both.time(State::Waiting) + ready + polling, both.report.wait.sum_ns)?;

@@ -208,7 +208,7 @@ fn write_counters(out: &mut impl io::Write, stats: &Stats) -> io::Result<()> {
         ("restarted", counters.restarts),
         ("errors", counters.errors),
         ("missed transitions", counters.impossible),
-        ("unseen by the scheduler's tracepoints", counters.unseen),
+        ("unseen switches and wakeups", counters.unseen),
     ]
     .into_iter()
     .filter(|(_, value)| *value > 0)

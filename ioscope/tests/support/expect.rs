@@ -147,7 +147,7 @@ pub(crate) fn check_histograms(model: &LoopModel, report: &ThreadReport) {
     assert_eq!(stats.loop_duration.count(), report.iterations - 1, "{}", brief(model));
     assert_eq!(stats.poll_delay.count(), stats.counters.timeouts, "{}", brief(model));
     assert_eq!(stats.ready_per_wakeup.sum(), stats.counters.ready_events, "{}", brief(model));
-    // Some kernels leave out the tracepoints of some wakeups and switches from the idle task.
+    // Some kernels hide some wakeups and switches.
     let unseen = stats.counters.unseen;
     assert!(stats.wakeup_latency.count() >= stats.run_queue_delay.count(), "{}", brief(model));
     assert!(stats.wakeup_latency.count() <= stats.run_queue_delay.count() + unseen, "{}", brief(model));
