@@ -486,7 +486,9 @@ pub struct Loop {
     pub in_wait: u8,
     /// 1 when the present wait call has slept.
     pub slept: u8,
-    /// 1 until the first transition of a thread that was found asleep in a wait call.
+    /// Of a thread that was found asleep in a wait call, until its first return or entry: 1, and 2 from
+    /// its first CPU on. Whether it slept in the call, or in the kernel on its way out of it (frozen, say),
+    /// only shows then.
     pub found_asleep: u8,
     /// 1 after a wait call left with a restart code, until it is known what became of it.
     pub restarting: u8,
@@ -687,7 +689,7 @@ impl Loop {
         let mut step = Step::NOTHING;
         if self.in_wait != 0 {
             if self.found_asleep != 0 {
-                // It had woken before it was found: its life begins here.
+                // It had returned before it was found: its life begins here.
                 self.time_ns = [0; State::COUNT];
                 self.since = now;
                 self.born = now;
@@ -966,7 +968,9 @@ impl Loop {
         }
         self.charge(now);
         self.state = if self.in_wait != 0 { State::Polling as u8 } else { State::Running as u8 };
-        self.found_asleep = 0;
+        if self.found_asleep != 0 {
+            self.found_asleep = 2;
+        }
         self.on_cpu_since = now;
         step
     }
@@ -976,7 +980,7 @@ impl Loop {
     #[inline(always)]
     pub const fn is_off_cpu(&self) -> bool {
         // A thread that was found asleep is dealt with where it enters or returns.
-        self.state != State::Polling as u8 && self.state != State::Running as u8 && self.found_asleep == 0
+        self.state != State::Polling as u8 && self.state != State::Running as u8 && self.found_asleep != 1
     }
 
     /// The thread is taken to have had its CPU from its wakeup on. How long it waited for it is not known,

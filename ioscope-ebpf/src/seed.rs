@@ -13,6 +13,9 @@ use crate::{
     targets::is_target,
 };
 
+/// `include/linux/sched.h`.
+const TASK_INTERRUPTIBLE: u32 = 1;
+
 /// What the kernel hands an iterator over tasks: `struct bpf_iter__task`,
 /// `kernel/bpf/task_iter.c`.
 #[repr(C)]
@@ -39,7 +42,9 @@ pub(crate) unsafe extern "C" fn find_loops(ctx: *mut TaskIterator) -> i32 {
 #[inline(always)]
 fn consider(task: Task) {
     let pid = task.pid();
-    if task.state() == 0 || LoopRef::of(pid).is_some() || !is_target(task) {
+    // Wait calls sleep so that a signal wakes them. A thread that a signal or a debugger has stopped is past
+    // its call, which has returned, though its registers still name it.
+    if task.state() & TASK_INTERRUPTIBLE == 0 || LoopRef::of(pid).is_some() || !is_target(task) {
         return;
     }
     let registers = saved_registers(task);

@@ -10,8 +10,24 @@ use crate::{
 };
 
 /// What tests start or compare with. A test that misses one says so and is skipped.
-const NEEDED: &[Package] =
-    &[Package { name: "strace", provides: "strace", why: "a second opinion on what a process called" }];
+const NEEDED: &[Package] = &[
+    Package { name: "strace", provides: "strace", why: "a second opinion on what a process called" },
+    Package { name: "bpftrace", provides: "bpftrace", why: "a second opinion on what a process called" },
+];
+
+/// Servers that the tests trace. Debian starts a server when it installs it, so that only a build machine
+/// gets them unasked; elsewhere a test that misses one says so and is skipped. The other programs that the
+/// tests know (node, Go, Java, haproxy) are traced where they happen to be.
+const SERVERS: &[Package] = &[
+    Package {
+        name: "redis-server",
+        provides: "redis-server",
+        why: "a loop with a timer, under redis-benchmark",
+    },
+    Package { name: "nginx-light", provides: "/usr/sbin/nginx", why: "a loop in each of several processes" },
+    Package { name: "memcached", provides: "memcached", why: "libevent's loops, in several threads" },
+    Package { name: "wrk", provides: "wrk", why: "nginx's load" },
+];
 
 /// Run every test of the workspace
 ///
@@ -43,14 +59,18 @@ pub(crate) fn run_command(args: &Args) -> Result<()> {
 }
 
 fn prepare(no_install: bool) {
-    let needed: Vec<&Package> = NEEDED.iter().collect();
-    if !no_install
-        && packages::can_install()
-        && let Err(error) = packages::install(&needed)
-    {
-        eprintln!("{error:#}");
+    let install = |wanted: &[Package]| {
+        if let Err(error) = packages::install(&wanted.iter().collect::<Vec<_>>()) {
+            eprintln!("{error:#}");
+        }
+    };
+    if !no_install && packages::can_install() {
+        install(NEEDED);
     }
-    for package in needed.iter().filter(|package| !package.is_there()) {
+    if !no_install && packages::may_install_unasked() {
+        install(SERVERS);
+    }
+    for package in NEEDED.iter().chain(SERVERS).filter(|package| !package.is_there()) {
         eprintln!("{} is missing ({}): tests that need it are skipped", package.name, package.why);
     }
     if !packages::is_root() {

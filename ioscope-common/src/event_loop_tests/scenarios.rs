@@ -496,6 +496,23 @@ fn a_loop_that_had_woken_before_it_was_found_begins_with_its_next_wait() {
 }
 
 #[test]
+fn a_loop_that_was_frozen_on_its_way_out_begins_with_its_next_wait() {
+    let mut story = Outcome::new();
+    // Its return came before it was frozen, and it is asleep all the same.
+    story.machine.found_asleep(&EPOLL);
+    story.gets_cpu(1_600, 1_500, false);
+    story.sleeps_until(1_620, 1_650, 1_660);
+    let step = story.enters(1_700, EPOLL);
+    assert!(!step.has(Step::IMPOSSIBLE) && !step.has(Step::ITERATION));
+    assert_eq!((story.machine.born, story.times()), (1_700, [0; State::COUNT]));
+    story.returns(1_800, 1);
+    assert_eq!(story.machine.counters.returns[0], 1);
+    // From here on a return that is missed is noticed.
+    story.enters(1_900, EPOLL);
+    assert!(story.enters(2_000, EPOLL).has(Step::IMPOSSIBLE));
+}
+
+#[test]
 fn an_entry_without_a_return_is_noticed() {
     let mut story = Outcome::new();
     story.enters(1_000, EPOLL);

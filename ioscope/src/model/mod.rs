@@ -7,7 +7,7 @@ mod stats;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use ioscope_common::{Drops, Loop, NO_SYSCALL, STOPPED};
+use ioscope_common::{Drops, Loop, NO_SYSCALL, STOPPED, WaitCall};
 
 pub use batch::{Batch, Cost, Identity, LoopId, Sample};
 pub use distribution::Distribution;
@@ -32,12 +32,15 @@ pub struct LoopModel {
 
 impl LoopModel {
     /// Whether the thread has shown itself to be a loop. One that was only seen to submit to a ring has
-    /// not, nor has one that checked in once and never again: every Rust program does so when it starts
-    /// (a `poll` of its standard descriptors).
+    /// not, nor has one whose only wait call was a `poll` that checked in: every Rust program does so when
+    /// it starts, on its standard descriptors. A single check-in on an epoll instance is another matter: it
+    /// takes events away from those who share it, as Go's monitor thread does.
     pub fn is_loop(&self) -> bool {
+        let counters = &self.stats.counters;
         let returns = self.stats.iterations();
-        let checked_in_once = returns == 1 && self.stats.counters.check_ins == 1;
-        self.raw.in_wait != 0 || (returns > 0 && !checked_in_once)
+        let polls = counters.returns[WaitCall::Poll.index()] + counters.returns[WaitCall::Ppoll.index()];
+        let polled_once = returns == 1 && polls == 1 && counters.check_ins == 1;
+        self.raw.in_wait != 0 || (returns > 0 && !polled_once)
     }
 
     /// The wait call that it is in, or was in last.

@@ -77,15 +77,34 @@ impl Client {
         for number in 0..requests {
             let connection = &mut self.connections[number % connections];
             connection.write_all(protocol.request())?;
-            let mut reply = Vec::new();
-            while !reply.ends_with(protocol.end_of_reply()) {
-                let mut buffer = [0; 4096];
-                match connection.read(&mut buffer)? {
-                    0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                    count => reply.extend_from_slice(&buffer[..count]),
-                }
+            read_reply(protocol, connection)?;
+        }
+        Ok(())
+    }
+
+    /// The same, but the connections have their requests in flight at the same time, one each.
+    pub(crate) fn run_at_once(&mut self) -> io::Result<()> {
+        let Load { protocol, connections, requests } = self.load;
+        for _ in 0..requests / connections {
+            for connection in &mut self.connections {
+                connection.write_all(protocol.request())?;
+            }
+            for connection in &mut self.connections {
+                read_reply(protocol, connection)?;
             }
         }
         Ok(())
     }
+}
+
+fn read_reply(protocol: Protocol, connection: &mut TcpStream) -> io::Result<()> {
+    let mut reply = Vec::new();
+    while !reply.ends_with(protocol.end_of_reply()) {
+        let mut buffer = [0; 4096];
+        match connection.read(&mut buffer)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            count => reply.extend_from_slice(&buffer[..count]),
+        }
+    }
+    Ok(())
 }

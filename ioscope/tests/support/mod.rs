@@ -8,6 +8,7 @@ pub(crate) mod helper;
 pub(crate) mod ioscope;
 pub(crate) mod load;
 pub(crate) mod programs;
+pub(crate) mod second_source;
 pub(crate) mod server;
 pub(crate) mod tracer;
 pub(crate) mod worker;

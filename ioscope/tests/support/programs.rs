@@ -16,6 +16,9 @@ use super::server::{Readiness, Server, free_port};
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Missing(pub(crate) String);
 
+/// How many worker processes an nginx that has a master has.
+const NGINX_WORKERS: usize = 2;
+
 /// A server program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Program {
@@ -34,6 +37,8 @@ pub(crate) enum Program {
     /// tokio with other thread names, its symbols stripped.
     TokioStripped,
     Nginx,
+    /// nginx as it is mostly run: a master and its workers, two of them, each with its own loop.
+    NginxWorkers,
     Redis,
     Memcached,
     Haproxy,
@@ -43,7 +48,7 @@ impl Program {
     /// What it speaks.
     pub(crate) fn protocol(self) -> Protocol {
         match self {
-            Self::Nginx | Self::Haproxy => Protocol::Http,
+            Self::Nginx | Self::NginxWorkers | Self::Haproxy => Protocol::Http,
             Self::Redis => Protocol::Redis,
             Self::Memcached => Protocol::Memcached,
             _ => Protocol::Lines,
@@ -69,7 +74,12 @@ impl Program {
             Self::TokioCurrentThread | Self::TokioStripped => command.arg("current-thread"),
             _ => &mut command,
         };
-        Ok(Server::start(command, readiness, port, directory))
+        let server = Server::start(command, readiness, port, directory);
+        if self == Self::NginxWorkers {
+            // It listens before it has them.
+            server.wait_for_children(NGINX_WORKERS);
+        }
+        Ok(server)
     }
 
     /// The command up to the arguments that all test programs have in common.
@@ -107,7 +117,9 @@ impl Program {
                 command.env("IOSCOPE_THREAD_NAME", "worker");
                 Ok(command)
             }
-            Self::Nginx => nginx(directory, port),
+            // One process: the loop is in the one that was started.
+            Self::Nginx => nginx(directory, port, "master_process off;"),
+            Self::NginxWorkers => nginx(directory, port, &format!("worker_processes {NGINX_WORKERS};")),
             Self::Redis => {
                 let mut command = found("redis-server")?;
                 let port = port.to_string();
@@ -217,18 +229,18 @@ fn netty() -> Result<Vec<PathBuf>, Missing> {
     }
 }
 
-fn nginx(directory: &Path, port: u16) -> Result<Command, Missing> {
+fn nginx(directory: &Path, port: u16, processes: &str) -> Result<Command, Missing> {
     let mut command = found("nginx")?;
     let at = directory.display();
-    // One process: the loop is in the one that was started.
     let configuration = format!(
-        "daemon off; master_process off; pid {at}/pid; error_log stderr;
+        "daemon off; {processes} pid {at}/pid; error_log stderr;
          events {{ worker_connections 64; }}
          http {{
              access_log off; keepalive_requests 1000000;
              client_body_temp_path {at}/1; proxy_temp_path {at}/2; fastcgi_temp_path {at}/3;
              uwsgi_temp_path {at}/4; scgi_temp_path {at}/5;
-             server {{ listen 127.0.0.1:{port}; location / {{ return 200 \"pong\\n\"; }} }}
+             server {{ listen 127.0.0.1:{port}; location / {{ return 200 \"pong\\n\"; }}
+                      location /status {{ stub_status; }} }}
          }}"
     );
     command.args(["-e", "stderr", "-c"]).arg(written(directory, "nginx.conf", &configuration));

@@ -1,10 +1,12 @@
 //! A server program, running: started, waited for, and killed at the latest when it is dropped.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// A server that is not ready, or does not exit, within this has failed.
@@ -47,6 +49,24 @@ impl Server {
         self.child.id()
     }
 
+    /// It, and the processes that it has started.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        let pid = self.pid();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        std::iter::once(pid)
+            .chain(children.split_whitespace().filter_map(|child| child.parse().ok()))
+            .collect()
+    }
+
+    /// Waits until it has started so many processes.
+    pub(crate) fn wait_for_children(&self, count: usize) {
+        let end = Instant::now() + PATIENCE;
+        while self.pids().len() <= count {
+            assert!(Instant::now() < end, "the server does not start its processes");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Waits for it to exit of its own accord.
     pub(crate) fn wait(mut self) -> ExitStatus {
         let end = Instant::now() + PATIENCE;
@@ -79,8 +99,14 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Both fail when it has exited already.
+        // The first of them first: it would start others in place of its children. All of this fails when
+        // it has exited already.
+        let children =
+            if let Ok(None) = self.child.try_wait() { self.pids().split_off(1) } else { Vec::new() };
         let _ = self.child.kill();
+        for child in children.into_iter().filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
+            let _ = kill_process(child, Signal::KILL);
+        }
         let _ = self.child.wait();
     }
 }
