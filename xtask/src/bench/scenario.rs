@@ -109,15 +109,13 @@ pub(super) static SCENARIOS: [Scenario; 4] = [
         name: "drops",
         title: "what is lost of 500,000 iterations/s",
         unit: "records",
-        rows: &[(&STAT, Budget::AtMost(0.0)), (&TRACE, Budget::None)],
+        rows: &[(&STAT, Budget::AtMost(0.0))],
         measure: |bench, tracer| {
             let mut session = Session::start(bench, tracer)?;
             let (rate, _) = bench.traced.pace(500_000, Duration::from_secs(2))?;
             session.end()?;
-            let text = fs::read_to_string(&session.stdout)?;
-            // `stat` writes one object; of `trace`'s, one a line, the last tells of drops.
-            let summary = if *tracer == TRACE { text.lines().last().unwrap_or_default() } else { &text };
-            let summary: Value = serde_json::from_str(summary).context("ioscope's summary")?;
+            let summary = fs::read_to_string(&session.stdout)?;
+            let summary: Value = serde_json::from_str(&summary).context("ioscope's summary")?;
             let dropped = summary.get("dropped").and_then(Value::as_object);
             let dropped = dropped.context("the summary says nothing of drops")?;
             let value = dropped.values().filter_map(Value::as_f64).sum();
