@@ -163,7 +163,7 @@ impl Run {
         }
     }
 
-    /// A row of the table in docs/real-programs.md, and a line per loop.
+    /// A row of the table in docs/real-programs.md; with `IOSCOPE_TEST_DETAILS`, a line per loop, too.
     fn print(&self, name: &str, tool: Tool, loops: &[&Value], first: &Tallies) {
         let of = |tallies: &Tallies| {
             let (iterations, ready) = tallies.values().fold((0, 0), |(iterations, ready), tally| {
@@ -178,22 +178,28 @@ impl Run {
         let calls =
             calls.iter().map(|(call, count)| format!("{call} {count}")).collect::<Vec<_>>().join(", ");
         let own = self.own.map_or_else(|| "-".to_owned(), |own| own.to_string());
+        let Some(busiest) = loops.iter().max_by_key(|entry| number(&entry["iterations"])) else { return };
         say(&format!(
-            "| {name} | {} | {} | {calls} | {} | {} | {} | {own} |",
-            loops.first().map_or("?", |entry| entry["runtime"].as_str().unwrap_or("?")),
+            "| {name} | {} | {} | {calls} | {} | {} {} | {own} | {} |",
+            busiest["runtime"].as_str().unwrap_or("?"),
             loops.len(),
             of(first),
             tool.name(),
             of(&self.second),
+            times(busiest),
         ));
+        if std::env::var_os("IOSCOPE_TEST_DETAILS").is_none() {
+            return;
+        }
         for entry in loops {
-            let time =
-                |state: &str| number(&entry["time_ns"][state]) * 1000 / number(&entry["elapsed_ns"]).max(1);
-            let states = ["waiting", "polling", "ready", "running", "blocked", "parked"]
-                .map(|state| format!("{state} {}", time(state)));
-            let latency = &entry["wakeup_latency_ns"];
+            let share = |state: &str| {
+                format!(
+                    "{state} {}",
+                    number(&entry["time_ns"][state]) * 1_000 / number(&entry["elapsed_ns"]).max(1)
+                )
+            };
             say(&format!(
-                "    {} {}/{}: {} iterations, {} ready, {} check-ins, {} interrupted, utilisation {:.3}, wakeup p50 {} p99 {} ns; per mille: {}; blocked in {}",
+                "    {} {}/{}: iterations {}, ready {}, check-ins {}, interrupted {} | {} | per mille: {}; blocked in {}",
                 entry["comm"].as_str().unwrap_or("?"),
                 entry["pid"],
                 entry["tid"],
@@ -201,14 +207,24 @@ impl Run {
                 entry["ready_events"],
                 entry["check_ins"],
                 entry["interrupted"],
-                entry["utilisation"].as_f64().unwrap_or(0.0),
-                latency["p50"],
-                latency["p99"],
-                states.join(", "),
+                times(entry),
+                ["waiting", "polling", "ready", "running", "blocked", "parked"].map(share).join(" "),
                 entry["blocked_in"],
             ));
         }
     }
+}
+
+/// A loop's utilisation in per cent, and its wakeup latencies in microseconds.
+fn times(entry: &Value) -> String {
+    let tenths = |nanoseconds: u64| format!("{}.{}", nanoseconds / 1_000, nanoseconds / 100 % 10);
+    let latency = &entry["wakeup_latency_ns"];
+    format!(
+        "{:.0} % | {} / {}",
+        entry["utilisation"].as_f64().unwrap_or(0.0) * 100.0,
+        tenths(number(&latency["p50"])),
+        tenths(number(&latency["p99"])),
+    )
 }
 
 fn number(value: &Value) -> u64 {
