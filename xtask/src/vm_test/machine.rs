@@ -46,6 +46,8 @@ pub(super) struct Run {
     pub(super) death: Option<String>,
     /// From its start to its end.
     pub(super) wall: Duration,
+    /// CPU time of the host's.
+    pub(super) cpu: Duration,
 }
 
 /// An emulator that ends with its owner.
@@ -101,6 +103,7 @@ pub(super) fn run(plan: &Plan<'_>) -> Result<Run> {
     if let Some(mut stderr) = emulator.0.stderr.take() {
         stderr.read_to_string(&mut errors)?;
     }
+    let cpu = cpu_time(emulator.0.id());
     let status = emulator.0.wait()?;
     let death = (!transcript.is_over).then(|| {
         let during = transcript.last_step().map_or_else(|| "at boot".to_owned(), |step| format!("in {step}"));
@@ -109,7 +112,16 @@ pub(super) fn run(plan: &Plan<'_>) -> Result<Run> {
         let console = end_of_console(&String::from_utf8_lossy(&console));
         format!("{why}\n{}{console}", errors.trim_start())
     });
-    Ok(Run { transcript, death, wall: start.elapsed() })
+    Ok(Run { transcript, death, wall: start.elapsed(), cpu })
+}
+
+/// What a process has used of the CPUs, as long as it has not been waited for: `proc_pid_stat(5)`, fields 14 and 15.
+fn cpu_time(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The second field, in parentheses, may have blanks.
+    let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let ticks: u64 = rest.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second().max(1))
 }
 
 /// Reads to the end of the output. Tells if the machine hangs.

@@ -118,6 +118,7 @@ impl fmt::Display for Report {
             ("Debian's package".to_owned(), text(|column| column.kernel.version.clone())),
             ("boots in".to_owned(), text(Column::boot)),
             ("takes, in all".to_owned(), text(Column::wall)),
+            ("CPU time of it".to_owned(), text(Column::cpu)),
             ("result".to_owned(), text(Column::result)),
         ];
         writeln!(f, "## Result\n\n{}", self.table("", &rows))?;
@@ -237,6 +238,11 @@ impl Column {
 
     fn wall(&self) -> String {
         let seconds: f64 = self.runs.values().map(|run| run.wall.as_secs_f64()).sum();
+        format!("{seconds:.0} s")
+    }
+
+    fn cpu(&self) -> String {
+        let seconds: f64 = self.runs.values().map(|run| run.cpu.as_secs_f64()).sum();
         format!("{seconds:.0} s")
     }
 
