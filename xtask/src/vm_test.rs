@@ -37,10 +37,6 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-pub(crate) use self::{
-    guest::{GuestArgs, run_guest},
-    untraced::{UntracedArgs, run_untraced},
-};
 use self::{
     arch::Arch,
     image::Image,
@@ -51,6 +47,10 @@ use self::{
     qemu::Qemu,
     report::Report,
     steps::{Kind, job, place},
+};
+pub(crate) use self::{
+    guest::{GuestArgs, run_guest},
+    untraced::{UntracedArgs, run_untraced},
 };
 use crate::workspace::{Metadata, cache_directory, root};
 
@@ -154,9 +154,8 @@ impl Setting {
 
     /// Runs all machines, so many at a time.
     fn run_all(&self, jobs: u32) -> Result<BTreeMap<(usize, Kind), Run>> {
-        let tasks = (0..self.kernels.len()).flat_map(|kernel| {
-            self.images.keys().map(move |kind| (kernel, *kind))
-        });
+        let tasks =
+            (0..self.kernels.len()).flat_map(|kernel| self.images.keys().map(move |kind| (kernel, *kind)));
         let tasks = Mutex::new(tasks);
         let results = Mutex::new(BTreeMap::new());
         std::thread::scope(|scope| {

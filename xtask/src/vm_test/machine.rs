@@ -19,7 +19,7 @@ use super::{
 };
 
 /// A machine that says nothing for so long hangs: longer than a step may take.
-const SILENCE: Duration = Duration::from_secs(420);
+const SILENCE: Duration = Duration::from_mins(7);
 /// However much it says.
 const LIFE: Duration = Duration::from_mins(25);
 
@@ -120,7 +120,8 @@ fn cpu_time(pid: u32) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The second field, in parentheses, may have blanks.
     let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let ticks: u64 = rest.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    let ticks: u64 =
+        rest.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
     Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second().max(1))
 }
 

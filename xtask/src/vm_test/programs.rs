@@ -55,7 +55,9 @@ impl Programs {
     /// Builds `ioscope` and its tests. `only`: no other test programs than these.
     pub(super) fn build(prepare: impl FnOnce(&mut Command), only: &[String]) -> Result<Self> {
         let mut command = Command::new(cargo());
-        command.args(["test", "--no-run", "--locked", "--profile", "vm", "--package", "ioscope"]).current_dir(root());
+        command
+            .args(["test", "--no-run", "--locked", "--profile", "vm", "--package", "ioscope"])
+            .current_dir(root());
         command.args(["--message-format", "json-render-diagnostics"]);
         prepare(&mut command);
         eprintln!("building the tests");

@@ -20,7 +20,7 @@ use super::{
 };
 
 /// The most instructions that a kernel's verifier may go through for one program: a quarter of what kernels allow
-/// (`BPF_COMPLEXITY_LIMIT_INSNS`, include/linux/bpf_verifier.h: a million since 5.2). Verifiers differ, and what
+/// (`BPF_COMPLEXITY_LIMIT_INSNS`, `include/linux/bpf_verifier.h`: a million since 5.2). Verifiers differ, and what
 /// one goes through in 100,000 steps has cost another twice as many: the rest is for kernels that nobody tried.
 const BUDGET: u64 = 250_000;
 
@@ -83,9 +83,8 @@ impl Report {
         let all = self.columns.iter().flat_map(names);
         all.filter(|name| known.insert(name.clone()))
             .map(|name| {
-                let cells = self.columns.iter().map(|column| {
-                    cell(column, &name).unwrap_or_else(|| "–".to_owned())
-                });
+                let cells =
+                    self.columns.iter().map(|column| cell(column, &name).unwrap_or_else(|| "–".to_owned()));
                 let cells = cells.collect();
                 (name, cells)
             })
@@ -95,7 +94,8 @@ impl Report {
     /// The page for docs/, with its date.
     pub(super) fn page(&self) -> String {
         let series: Vec<&str> = self.columns.iter().map(|column| column.kernel.series.as_str()).collect();
-        let left_out: String = programs::left_out().map(|line| format!("- {line}\n")).collect();
+        let left_out: Vec<String> = programs::left_out().map(|line| format!("- {line}\n")).collect();
+        let left_out = left_out.concat();
         format!(
             "# Kernels\n\n\
              What ioscope can do on Debian's kernels, and that it does it: the kernel tests and `ioscope doctor` in \
@@ -124,8 +124,12 @@ impl fmt::Display for Report {
         writeln!(f, "## Result\n\n{}", self.table("", &rows))?;
 
         let rows = self.rows(Column::tests, |column, name| Some(cell_of(column.outcome(name)?)));
-        writeln!(f, "## Tests\n\nTests that passed, and how long they took. A test of the probes is run by each \
-            way to hook the wait calls.\n\n{}", self.table("test program/way", &rows))?;
+        writeln!(
+            f,
+            "## Tests\n\nTests that passed, and how long they took. A test of the probes is run by each \
+            way to hook the wait calls.\n\n{}",
+            self.table("test program/way", &rows)
+        )?;
 
         let doctor = |column: &Column| column.doctor(WAYS[0]).or_else(|| column.doctor(WAYS[1]));
         let names = |column: &Column| {
@@ -165,9 +169,10 @@ impl fmt::Display for Report {
             let bare = self.columns.iter().map(|column| instructions(Some(column.untraced()?.bare)));
             let mut rows = vec![("bare".to_owned(), bare.map(Option::unwrap_or_default).collect())];
             for way in WAYS {
-                let traced = self.columns.iter().map(|column| {
-                    instructions(column.untraced()?.traced.get(way).copied().flatten())
-                });
+                let traced = self
+                    .columns
+                    .iter()
+                    .map(|column| instructions(column.untraced()?.traced.get(way).copied().flatten()));
                 let traced = traced.map(|cell| cell.unwrap_or_else(|| "–".to_owned()));
                 rows.push((format!("while another is traced by {way}"), traced.collect()));
             }
@@ -285,11 +290,14 @@ impl Column {
             if !doctor.works && way == WAYS[0] {
                 let all = self.runs.values().flat_map(|run| &run.transcript.outcomes);
                 // The other way has to do.
-                if all.into_iter().any(|outcome| outcome.step == steps::doctor(WAYS[1]) && outcome.is_good()) {
+                if all.into_iter().any(|outcome| outcome.step == steps::doctor(WAYS[1]) && outcome.is_good())
+                {
                     continue;
                 }
             }
-            found.extend(doctor.contradictions(&self.release()).into_iter().map(|what| format!("{way}: {what}")));
+            found.extend(
+                doctor.contradictions(&self.release()).into_iter().map(|what| format!("{way}: {what}")),
+            );
             if let Some(problem) = &doctor.problem {
                 found.push(format!("{series}: by {way} ioscope cannot trace: {problem}"));
             }
@@ -363,19 +371,17 @@ fn table(lines: &[Vec<String>]) -> String {
         cells.map(|cell| cell.chars().count()).max().unwrap_or(0).max(3)
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
-    let mut text = String::new();
-    for (number, line) in lines.iter().enumerate() {
+    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+    let padded = |cells: &Vec<String>| {
         let cells = widths.iter().enumerate().map(|(column, width)| {
-            let cell = line.get(column).map_or("", String::as_str);
+            let cell = cells.get(column).map_or("", String::as_str);
             format!("{cell}{}", " ".repeat(width - cell.chars().count()))
         });
-        text.push_str(&format!("| {} |\n", cells.collect::<Vec<_>>().join(" | ")));
-        if number == 0 {
-            let rule = widths.iter().map(|width| "-".repeat(*width));
-            text.push_str(&format!("| {} |\n", rule.collect::<Vec<_>>().join(" | ")));
-        }
-    }
-    text
+        line(&cells.collect::<Vec<_>>())
+    };
+    let mut text: Vec<String> = lines.iter().map(padded).collect();
+    text.insert(1, line(&widths.iter().map(|width| "-".repeat(*width)).collect::<Vec<_>>()));
+    text.concat()
 }
 
 /// The date in UTC, from the system's clock.
@@ -386,7 +392,8 @@ fn today() -> String {
 
 /// The date of a day, counted from 1970.
 fn date(mut day: u64) -> String {
-    let is_leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let is_leap =
+        |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let mut year = 1970;
     while day >= 365 + u64::from(is_leap(year)) {
         day -= 365 + u64::from(is_leap(year));

@@ -168,7 +168,8 @@ mod tests {
     fn a_filter_is_handed_on_and_replaces_ours() {
         let filter = ["always_ready".to_owned()];
         let unit = |filter: &[String]| {
-            let job = job(Kind::Parallel, &programs(&["unit"]), filter, false).expect("there is something to do");
+            let job =
+                job(Kind::Parallel, &programs(&["unit"]), filter, false).expect("there is something to do");
             job.steps[2].command.last().cloned()
         };
         assert_eq!(unit(&filter).as_deref(), Some("always_ready"));
