@@ -7,7 +7,7 @@
 use std::{
     io::Read as _,
     os::fd::{AsFd as _, AsRawFd as _, RawFd},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use aya::{
@@ -29,7 +29,8 @@ use super::{
     environment::Environment,
     error::ProbeError,
     hooks::{
-        EPOLL_READINESS, Hook, HookChoice, HookKind, JOBS, Job, JobStatus, RING_READINESS, WAIT_CALLS, Way,
+        EPOLL_READINESS, FENTRY, Hook, HookChoice, HookKind, JOBS, Job, JobStatus, LOOPS_ASLEEP,
+        RETURN_OF_SLEEPERS, RING_READINESS, WAIT_CALLS, Way,
     },
     kfuncs,
     memory::MappedArray,
@@ -46,6 +47,10 @@ const POLLERS_OF_A_LOOP: u32 = POLLERS as u32;
 
 /// The probes, as committed; `cargo xtask build-ebpf` makes it.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("ioscope.bpf.o");
+
+/// How long the returns of threads that were asleep when tracing began are looked out for. A loop that has a timer
+/// returns sooner than that.
+const PATIENCE_WITH_SLEEPERS: Duration = Duration::from_secs(10);
 
 /// Room for the probes' diagnostics: some hundred, of which there are a few.
 const DIAGNOSTICS_BYTES: u32 = 64 << 10;
@@ -118,6 +123,8 @@ pub struct Session {
     drops: PerCpuArray<MapData, AsPod<Drops>>,
     stream: RingBuf<MapData>,
     jobs: Vec<JobStatus>,
+    /// Since when the returns of threads are looked out for that were asleep when tracing began, by a hook for that.
+    awaiting_sleepers: Option<Instant>,
     /// Of programs that are unloaded by now.
     skipped_before: u64,
     statistics: bool,
@@ -180,6 +187,7 @@ impl Session {
             drops: PerCpuArray::try_from(take(&mut ebpf, "DROPS")?)?,
             stream: RingBuf::try_from(take(&mut ebpf, "STREAM")?)?,
             jobs: Vec::with_capacity(JOBS.len()),
+            awaiting_sleepers: None,
             skipped_before: 0,
             statistics: config::statistics_are_on(),
             diagnostics: plan
@@ -196,6 +204,11 @@ impl Session {
             preempts_functions: preemption.functions && !can_forbid,
         };
         for job in JOBS {
+            if job.name == LOOPS_ASLEEP && session.way() == FENTRY {
+                // Should it fail, these loops show from their next wait call on.
+                let attached = session.attach(&RETURN_OF_SLEEPERS, &kernel).is_ok();
+                session.awaiting_sleepers = attached.then(Instant::now);
+            }
             let status = session.take_on(job, plan.hooks, &kernel)?;
             if status.way.is_some() {
                 session.control.keep_notes(match job.name {
@@ -326,12 +339,14 @@ impl Session {
     /// Calls `visit` with a copy of every loop in use. A loop that is too busy for a copy is left out
     /// this time.
     pub fn scan(&mut self, mut visit: impl FnMut(u32, Box<LoopSlot>)) -> Result<(), ProbeError> {
+        let mut asleep_all_along = false;
         for slot in 0..self.loops.len() {
             match self.loops.status(slot) {
                 Some(status::LIVE) => {
                     let Some(entry) = self.loops.copy(slot) else { continue };
                     // A thread that was found asleep may have made a loop of its own at that moment.
                     if self.directory.place_of(entry.kernel_tid) == slot + 1 {
+                        asleep_all_along |= entry.machine.found_asleep != 0;
                         visit(slot, entry);
                     } else if self.loops.status(slot) == Some(status::LIVE) {
                         self.release(slot)?;
@@ -345,7 +360,21 @@ impl Session {
                 _ => {}
             }
         }
-        Ok(())
+        self.release_sleepers(asleep_all_along)
+    }
+
+    /// Takes the hook for them away when all have returned, or after a while: every system call of the machine pays
+    /// for it.
+    fn release_sleepers(&mut self, are_there: bool) -> Result<(), ProbeError> {
+        let Some(since) = self.awaiting_sleepers else { return Ok(()) };
+        if are_there && since.elapsed() < PATIENCE_WITH_SLEEPERS {
+            return Ok(());
+        }
+        self.awaiting_sleepers = None;
+        match self.ebpf.program_mut(RETURN_OF_SLEEPERS.program) {
+            Some(program) => unload(program),
+            None => Ok(()),
+        }
     }
 
     /// Frees an ended loop's place. Only after its last copy was taken and the stream drained.
@@ -385,12 +414,12 @@ impl Session {
             total.out_of_directory += cpu.out_of_directory;
             total.compat_calls += cpu.compat_calls;
         }
-        total.skipped_runs = self.skipped_runs()?;
+        total.skipped_runs = self.skipped_runs();
         Ok(total)
     }
 
     /// Runs of the programs that the kernel left out.
-    fn skipped_runs(&self) -> Result<u64, ProbeError> {
+    fn skipped_runs(&self) -> u64 {
         let mut total = self.skipped_before;
         for (name, _) in self.jobs.iter().flat_map(|status| &status.programs) {
             if let Some(program) = self.ebpf.program(name)
@@ -399,7 +428,7 @@ impl Session {
                 total += recursion_misses(fd.as_fd().as_raw_fd());
             }
         }
-        Ok(total)
+        total
     }
 
     /// How long the probes have run, all together, in nanoseconds; `None` unless the kernel's BPF
@@ -445,7 +474,7 @@ impl Session {
 
     /// Detaches the probes: the maps stand still from here on.
     pub fn detach(&mut self) -> Result<(), ProbeError> {
-        self.skipped_before = self.skipped_runs()?;
+        self.skipped_before = self.skipped_runs();
         self.ebpf.programs_mut().try_for_each(|(_, program)| unload(program))
     }
 }
