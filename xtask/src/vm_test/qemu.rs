@@ -20,7 +20,8 @@ const OLDEST: u32 = 8;
 /// An emulator that runs here.
 #[derive(Clone, Debug)]
 pub(super) struct Qemu {
-    arch: Arch,
+    /// What it emulates.
+    pub(super) arch: Arch,
     program: PathBuf,
     /// Where it was unpacked; none for the machine's own.
     root: Option<PathBuf>,
@@ -104,7 +105,7 @@ fn fetch(cache: &Path, arch: Arch, root: &Path) -> Result<()> {
     if let Err(error) = apt.update() {
         eprintln!("{error:#}");
     }
-    let packages = apt.download_with_dependencies(arch.emulator_package(), release)?;
+    let packages = apt.download_with_dependencies(&[arch.emulator_package()], release)?;
     let unfinished = root.with_extension("unfinished");
     let _ = fs::remove_dir_all(&unfinished);
     fs::create_dir_all(&unfinished)?;
