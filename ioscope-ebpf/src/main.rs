@@ -22,6 +22,7 @@ mod process;
 mod rings;
 mod sched;
 mod seed;
+mod stalls;
 mod syscalls;
 mod targets;
 

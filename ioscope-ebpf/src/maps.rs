@@ -71,6 +71,10 @@ pub(crate) static POLLERS: HashMap<PollerKey, PollerUsers> = HashMap::with_max_e
 #[map]
 pub(crate) static STREAM: RingBuf = RingBuf::with_byte_size(4096, 0);
 
+/// Captures of stacks, and how the sleeps went on that they tell of. The loader gives it its size.
+#[map]
+pub(crate) static CAPTURES: RingBuf = RingBuf::with_byte_size(4096, 0);
+
 /// Adds one to a drop count.
 macro_rules! count_drop {
     ($field:ident) => {

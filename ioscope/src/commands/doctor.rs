@@ -65,6 +65,7 @@ fn attempt() -> Result<Vec<HookStatus>, ProbeError> {
         stream_bytes: 4096,
         stream: Control::STREAM_OFF,
         stall_threshold: Duration::from_millis(100),
+        warn_threshold: Duration::from_millis(10),
         diagnostics: false,
     };
     Ok(Session::start(&plan)?.hooks().to_vec())

@@ -133,6 +133,7 @@ pub(super) struct Dropped {
     targets_full: u64,
     out_of_directory: u64,
     compat_calls: u64,
+    captures_full: u64,
 }
 
 impl From<&Drops> for Dropped {
@@ -143,6 +144,7 @@ impl From<&Drops> for Dropped {
             targets_full: drops.targets_full,
             out_of_directory: drops.out_of_directory,
             compat_calls: drops.compat_calls,
+            captures_full: drops.captures_full,
         }
     }
 }

@@ -10,6 +10,8 @@ pub enum HookKind {
     /// A tracepoint whose arguments the verifier knows by the kernel's type information: `tp_btf`,
     /// since Linux 5.5.
     Tracepoint,
+    /// A sampling clock on every CPU: `perf_event`, since Linux 4.9.
+    Clock,
     /// An iterator that runs once, at the start: since Linux 5.8.
     Iterator,
 }
@@ -91,6 +93,13 @@ pub static HOOKS: &[Hook] = &[
         kind: HookKind::Tracepoint,
         required: true,
         gives: "the entry of wait calls",
+    },
+    Hook {
+        name: "cpu-clock",
+        program: "sample",
+        kind: HookKind::Clock,
+        required: false,
+        gives: "stacks of what stalls a loop on the CPU, and how much of that is in the kernel",
     },
     Hook {
         name: "task",

@@ -1,12 +1,15 @@
 //! Where batches come from: a live session, or a recording. Whoever takes them does not know which.
 
+mod arguments;
 mod live;
 pub mod selection;
+mod watch;
 
 use std::time::Duration;
 
 pub use live::LiveSource;
 pub(crate) use live::printable;
+pub use watch::{ByFramePointers, Unwind};
 
 use crate::{
     model::{Batch, LoopId},
