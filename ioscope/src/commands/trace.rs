@@ -5,7 +5,7 @@ use std::{
     io::{self, BufWriter, ErrorKind, StdoutLock, Write},
     process::ExitCode,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     cli::TraceArgs,
-    model::{Batch, Identity, LoopId, Present, Sample},
+    model::{Batch, Identity, LoopId, Model, Present, Sample, stalls::Stall},
     output::{
         text::drop_lines,
         trace::{Call, Event, Moment, Turn, write_json, write_json_drops, write_text},
@@ -49,6 +49,7 @@ struct Printer {
     closed: bool,
     surroundings: Surroundings,
     loops: HashMap<LoopId, Arc<Identity>>,
+    stalls: Stalls,
     /// What the batch holds, with its time.
     lines: Vec<(u64, LoopId, Line)>,
     /// Of loops that were born after the batch's samples were taken: the next one tells who they are.
@@ -64,8 +65,9 @@ struct Surroundings {
 }
 
 /// What becomes a line.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 enum Line {
+    Stall(Box<Stall>),
     Iteration(Iteration),
     Unfinished(Iteration),
     Block(Block),
@@ -85,6 +87,7 @@ impl Printer {
                 stall_ns: u64::try_from(args.tracing.stall_threshold.as_nanos()).unwrap_or(u64::MAX),
             },
             loops: HashMap::new(),
+            stalls: Stalls::new(args.tracing.stall_threshold),
             lines: Vec::new(),
             early: Vec::new(),
         }
@@ -128,6 +131,7 @@ impl Printer {
             }
         }
         self.lines.append(&mut self.early);
+        self.lines.extend(self.stalls.take(batch));
         let iterations =
             batch.iterations.iter().map(|(id, record)| (record.returned_at, *id, Line::Iteration(*record)));
         self.lines.extend(iterations);
@@ -186,6 +190,7 @@ impl Surroundings {
             Line::Unfinished(record) => Event::Iteration(self.turn(record, true)),
             Line::Block(block) => Event::Block(block),
             Line::Waiting(call, ns) => Event::Waiting(*call, *ns),
+            Line::Stall(stall) => Event::Stall(stall),
         }
     }
 
@@ -216,3 +221,42 @@ fn unfinished(sample: &Sample, at: u64) -> Option<(u64, LoopId, Line)> {
     };
     Some((machine.returned_at, sample.id, Line::Unfinished(record)))
 }
+
+/// Notices when stalls are found and when they end.
+struct Stalls {
+    model: Model,
+    /// Those that were told of, by when they began, and whether they had ended.
+    told: HashMap<LoopId, (u64, bool)>,
+}
+
+impl Stalls {
+    fn new(threshold: Duration) -> Self {
+        Self { model: Model::new(threshold), told: HashMap::new() }
+    }
+
+    /// What is new since the batch before. A stall's end is told in the batch after it, when its last
+    /// captures have come in.
+    fn take(&mut self, batch: &Batch) -> Vec<(u64, LoopId, Line)> {
+        self.model.apply(batch);
+        self.model.forget_ended(batch.at.saturating_sub(FORGET_AFTER_NS));
+        let mut lines = Vec::new();
+        for model in self.model.loops() {
+            for stall in model.stalls.iter() {
+                let told = self.told.get(&model.id);
+                let state = (stall.began_at, !stall.is_ongoing());
+                if told.is_none_or(|told| *told < state) {
+                    let at = stall.ended_at.or(stall.found_at).unwrap_or(batch.at);
+                    lines.push((at, model.id, Line::Stall(Box::new(stall.clone()))));
+                    self.told.insert(model.id, state);
+                }
+            }
+        }
+        for id in &batch.ended {
+            self.told.remove(id);
+        }
+        lines
+    }
+}
+
+/// Loops that have ended are of no use any more.
+const FORGET_AFTER_NS: u64 = 1_000_000_000;

@@ -1,7 +1,7 @@
 //! Stalls: what a slice at or over the threshold was spent on, where, and which ones there were.
 //!
-//! Pure data and arithmetic, as all of the model. Addresses are as the kernel saw them: what they are
-//! called is asked of `symbols`, by who draws or prints them.
+//! Pure data and arithmetic, as all of the model. Stacks come with the names of their functions: they are
+//! asked for while the process lives, and a recording has nobody to ask.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -12,6 +12,7 @@ use std::{
 use ioscope_common::{Loop, NO_SYSCALL, OpenInterval, STOPPED, SleptIn, Slice, State};
 
 use super::{FoundStall, LoopId, ResolvedArgument};
+use crate::symbols::Frame;
 
 /// How many stalls of a loop are kept, the latest; what had to go is counted.
 pub const PAST_STALLS: usize = 32;
@@ -235,14 +236,29 @@ impl Account {
     }
 }
 
-/// Where a thread was, as the kernel saw it: addresses, innermost first.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+/// Where a thread was, innermost first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stack {
     /// In the kernel; empty when it was in the program's own code.
     pub kernel: Vec<u64>,
     /// In the program. Found by frame pointers, or, where there was a copy of the stack and tables to
     /// unwind it with, by these.
     pub user: Vec<u64>,
+    /// The functions of both, inlined ones included; empty where nobody was asked.
+    pub frames: Vec<Frame>,
+}
+
+impl Stack {
+    /// Whether both are in the same functions: at which instruction of them does not matter.
+    pub fn is_like(&self, other: &Self) -> bool {
+        if self.frames.is_empty() || other.frames.is_empty() {
+            return self == other;
+        }
+        let functions = |stack: &Self| -> Vec<_> {
+            stack.frames.iter().map(|frame| (Arc::clone(&frame.name), frame.module.clone())).collect()
+        };
+        self.frames.len() == other.frames.len() && functions(self) == functions(other)
+    }
 }
 
 /// The registers that unwinding starts from, and a piece of the stack above the stack pointer.
@@ -336,7 +352,8 @@ impl Stacks {
     }
 
     fn add_weighted(&mut self, new: &WeightedStack) {
-        let known = self.list.iter().position(|known| known.cause == new.cause && known.stack == new.stack);
+        let known =
+            self.list.iter().position(|known| known.cause == new.cause && known.stack.is_like(&new.stack));
         let Some(mut at) = known.or_else(|| {
             (self.list.len() < STACKS).then(|| {
                 self.list.push(WeightedStack { count: 0, weight_ns: 0, ..new.clone() });

@@ -8,6 +8,7 @@ use unicode_width::UnicodeWidthStr as _;
 use super::{
     json::{kernel, syscall_name},
     numbers::{count, duration, percent, rate},
+    stalls,
     summary::{LoopSummary, Summary},
 };
 use crate::model::{Distribution, Stats};
@@ -118,7 +119,7 @@ fn write_aligned<'a>(
 }
 
 fn write_loop(out: &mut impl io::Write, entry: &LoopSummary, summary: &Summary) -> io::Result<()> {
-    let LoopSummary { identity, stats, ongoing_stall_ns } = entry;
+    let LoopSummary { identity, stats, ongoing_stall_ns, .. } = entry;
     write!(out, "\n{} (process {}, thread {}", identity.comm, identity.pid, identity.tid)?;
     if let Some((pid, tid)) = identity.inner {
         write!(out, "; in its container {pid}, {tid}")?;
@@ -178,7 +179,7 @@ fn write_loop(out: &mut impl io::Write, entry: &LoopSummary, summary: &Summary) 
     if *ongoing_stall_ns > 0 {
         writeln!(out, "  stalled now, for {}", duration(*ongoing_stall_ns))?;
     }
-    Ok(())
+    stalls::write_worst(out, entry.stalls.iter())
 }
 
 fn pollers(stats: &Stats) -> String {

@@ -11,7 +11,7 @@ use ioscope_common::{COMM_LEN, Control, LoopSlot, status};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{
-    Source, SourceError, Streaming, Unwind,
+    Source, SourceError, Streaming,
     watch::{Occupant, Watch},
 };
 use crate::{
@@ -40,6 +40,7 @@ pub struct LiveSource {
     recogniser: Recogniser,
     watch: Watch,
     warn_threshold: Duration,
+    detached: bool,
 }
 
 /// A loop in its place.
@@ -73,12 +74,8 @@ impl LiveSource {
             recogniser: Recogniser::default(),
             watch: Watch::new(plan.stall_threshold, plan.warn_threshold),
             warn_threshold: plan.warn_threshold,
+            detached: false,
         })
-    }
-
-    /// By what captured stacks are unwound from now on.
-    pub fn unwind_by(&mut self, unwinder: Box<dyn Unwind>) {
-        self.watch.set_unwinder(unwinder);
     }
 
     /// When to look for stalls next.
@@ -111,6 +108,7 @@ impl LiveSource {
 
     /// Detaches the probes; the next batch is the last, and exact.
     pub fn detach(&mut self) -> Result<(), ProbeError> {
+        self.detached = true;
         self.session.detach()
     }
 
@@ -225,6 +223,9 @@ impl Source for LiveSource {
         }
         // By now everyone is known.
         self.watch_stalls()?;
+        if self.detached {
+            self.watch.finish();
+        }
         self.watch.hand_over(&mut batch);
         for slot in ended {
             self.tenants.remove(&slot);
@@ -233,7 +234,11 @@ impl Source for LiveSource {
         }
         if !batch.ended.is_empty() {
             let tenants = &self.tenants;
-            self.processes.retain(|pid, _| tenants.values().any(|tenant| tenant.identity.pid == *pid));
+            let lives = |pid| tenants.values().any(|tenant| tenant.identity.pid == pid);
+            for pid in self.processes.keys().filter(|pid| !lives(**pid)) {
+                self.watch.forget_process(*pid);
+            }
+            self.processes.retain(|pid, _| lives(*pid));
         }
         self.session.log_diagnostics();
         batch.drops = self.session.drops()?;

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod live;
+mod naming;
 pub mod selection;
 mod watch;
 
@@ -9,7 +10,6 @@ use std::time::Duration;
 
 pub use live::LiveSource;
 pub(crate) use live::printable;
-pub use watch::{ByFramePointers, Unwind};
 
 use crate::{
     model::{Batch, LoopId},

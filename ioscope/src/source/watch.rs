@@ -11,9 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ioscope_common::{NO_SYSCALL, STOPPED, State};
+use ioscope_common::{NO_SYSCALL, STOPPED, SleptRecord, State};
 
-use super::arguments::resolve;
+use super::{arguments::resolve, naming::Naming};
 use crate::{
     model::{
         Batch, FoundStall, LoopId, Present, ResolvedArgument,
@@ -31,24 +31,11 @@ const SLOWEST_PACE: Duration = Duration::from_millis(250);
 /// A batch out of its turn, because a stall was found or has ended, takes no more than this share of the time.
 const NEWS_SHARE: u32 = 20;
 
+/// At the end, names are waited for so long.
+const LAST_PATIENCE: Duration = Duration::from_secs(2);
+
 /// What a sample of the clock stands for.
 const SAMPLE_NS: u64 = 1_000_000_000 / SAMPLES_PER_SECOND;
-
-/// From what was captured to addresses: by the frame pointers that the kernel followed, or better.
-pub trait Unwind {
-    /// Unwinds a stack, while its process lives.
-    fn unwind(&mut self, raw: RawStack) -> Stack;
-}
-
-/// Takes the addresses that the kernel found by frame pointers.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ByFramePointers;
-
-impl Unwind for ByFramePointers {
-    fn unwind(&mut self, raw: RawStack) -> Stack {
-        Stack { kernel: raw.kernel, user: raw.user }
-    }
-}
 
 /// Who is in a place.
 #[derive(Clone, Copy)]
@@ -59,13 +46,15 @@ pub(super) struct Occupant {
 
 /// What is known of stalls from one glance to the next.
 pub(super) struct Watch {
-    unwinder: Box<dyn Unwind>,
+    naming: Naming,
     threshold: u64,
     warn: u64,
     /// Loops that are in a stall, by their place: when its slice began.
     stalled: HashMap<u32, u64>,
-    /// Loops that sleep where it is known, by their place.
+    /// Sleeps whose beginning was captured, by the loop's place.
     sleeping: HashMap<u32, Sleeping>,
+    /// What waits for its stack to be named, by the ticket.
+    unnamed: HashMap<u64, Unnamed>,
     /// What the next batch will tell.
     found: Vec<FoundStall>,
     captures: Vec<(LoopId, Capture)>,
@@ -77,26 +66,47 @@ pub(super) struct Watch {
     next: Instant,
 }
 
-/// A sleep whose stack is known and whose length is not.
+/// A sleep whose stack was captured.
+#[derive(Clone)]
 struct Sleeping {
     id: LoopId,
     since: u64,
     slice: u64,
     cause: Cause,
-    stack: Arc<Stack>,
+    stack: Names,
+    /// How long it has lasted, as far as is known.
+    ns: u64,
     /// How much of it has been told.
     told_ns: u64,
+}
+
+/// Whether a stack has its names.
+#[derive(Clone)]
+enum Names {
+    Asked(u64),
+    Done(Arc<Stack>),
+}
+
+/// What waits for its stack's names.
+enum Unnamed {
+    /// A sample of the clock: all but the stack.
+    Sample(LoopId, Capture),
+    /// A sleep that goes on, in this place.
+    Sleep(u32),
+    /// A sleep that has ended.
+    Slept(Sleeping),
 }
 
 impl Watch {
     pub(super) fn new(threshold: Duration, warn: Duration) -> Self {
         let now = Instant::now();
         Self {
-            unwinder: Box::new(ByFramePointers),
+            naming: Naming::start(),
             threshold: nanoseconds(threshold),
             warn: nanoseconds(warn),
             stalled: HashMap::new(),
             sleeping: HashMap::new(),
+            unnamed: HashMap::new(),
             found: Vec::new(),
             captures: Vec::new(),
             resolved: Vec::new(),
@@ -104,10 +114,6 @@ impl Watch {
             quiet_until: now,
             next: now,
         }
-    }
-
-    pub(super) fn set_unwinder(&mut self, unwinder: Box<dyn Unwind>) {
-        self.unwinder = unwinder;
     }
 
     pub(super) fn set_thresholds(&mut self, threshold: Duration, warn: Duration) {
@@ -152,6 +158,8 @@ impl Watch {
             self.news = true;
         }
         session.drain_captures(|capture| self.take_capture(capture, &who));
+        let named = self.naming.take();
+        self.take_names(named);
         for slot in suspects {
             let pace = self.inspect(session, &who, slot, now);
             soonest = soonest.min(pace);
@@ -205,10 +213,8 @@ impl Watch {
                 });
                 if still {
                     session.set_captured(slot);
-                    let stack = Arc::new(self.unwinder.unwind(raw));
                     let cause = Cause::of_sleep(machine.syscall);
-                    let (since, slice) = (machine.since, machine.returned_at);
-                    self.sleeping.insert(slot, Sleeping { id, since, slice, cause, stack, told_ns: 0 });
+                    self.begin_sleep(slot, id, machine.since, machine.returned_at, cause, raw);
                 }
             }
             self.tell_so_far(slot, machine.since, now);
@@ -216,11 +222,23 @@ impl Watch {
         if stalls { nanoseconds(STALLED_PACE) } else { self.threshold.saturating_sub(served) }
     }
 
+    /// A thread has fallen asleep where it was captured.
+    fn begin_sleep(&mut self, slot: u32, id: LoopId, since: u64, slice: u64, cause: Cause, raw: RawStack) {
+        let stack = match self.naming.ask(raw) {
+            Ok(ticket) => {
+                self.unnamed.insert(ticket, Unnamed::Sleep(slot));
+                Names::Asked(ticket)
+            }
+            Err(stack) => Names::Done(stack),
+        };
+        self.sleeping.insert(slot, Sleeping { id, since, slice, cause, stack, ns: 0, told_ns: 0 });
+    }
+
     /// A sleep goes on: so far it is this long.
     fn tell_so_far(&mut self, slot: u32, since: u64, now: u64) {
         if let Some(known) = self.sleeping.get_mut(&slot).filter(|known| known.since == since) {
-            let capture = known.tell(now.saturating_sub(since));
-            self.captures.extend(capture);
+            known.ns = now.saturating_sub(since);
+            self.captures.extend(known.tell());
         }
     }
 
@@ -231,27 +249,61 @@ impl Watch {
                 let (slot, slice, at, asleep_in) =
                     (captured.slot, captured.slice, captured.at, captured.asleep_in);
                 let in_kernel = !captured.kernel.is_empty();
-                let stack = Arc::new(self.unwinder.unwind(raw(pid, captured)));
+                let raw = raw(pid, captured);
                 if let Some(syscall) = asleep_in {
-                    let cause = Cause::of_sleep(syscall);
-                    self.sleeping.insert(slot, Sleeping { id, since: at, slice, cause, stack, told_ns: 0 });
-                } else {
-                    let cause = if in_kernel { Cause::Kernel } else { Cause::User };
-                    let capture = Capture { at, slice, cause, weight_ns: SAMPLE_NS, count: 1, stack };
-                    self.captures.push((id, capture));
+                    self.begin_sleep(slot, id, at, slice, Cause::of_sleep(syscall), raw);
+                    return;
+                }
+                let cause = if in_kernel { Cause::Kernel } else { Cause::User };
+                let stack = Arc::default();
+                let capture = Capture { at, slice, cause, weight_ns: SAMPLE_NS, count: 1, stack };
+                match self.naming.ask(raw) {
+                    Ok(ticket) => {
+                        self.unnamed.insert(ticket, Unnamed::Sample(id, capture));
+                    }
+                    Err(stack) => self.captures.push((id, Capture { stack, ..capture })),
                 }
             }
-            probe::Capture::Slept(slept) => {
-                let Some(mut known) =
-                    self.sleeping.remove(&slept.slot).filter(|known| known.since == slept.since)
-                else {
-                    return;
-                };
-                if slept.state == State::Blocked as u32 {
-                    self.captures.extend(known.tell(slept.ns));
+            probe::Capture::Slept(slept) => self.end_sleep(&slept),
+        }
+    }
+
+    fn end_sleep(&mut self, slept: &SleptRecord) {
+        let known = self.sleeping.remove(&slept.slot).filter(|known| known.since == slept.since);
+        let Some(mut known) = known.filter(|_| slept.state == State::Blocked as u32) else { return };
+        known.ns = slept.ns;
+        if let Names::Asked(ticket) = known.stack {
+            self.unnamed.insert(ticket, Unnamed::Slept(known));
+        } else {
+            self.captures.extend(known.tell());
+        }
+    }
+
+    /// Takes in what has got its names.
+    fn take_names(&mut self, named: Vec<(u64, Arc<Stack>)>) {
+        for (ticket, stack) in named {
+            match self.unnamed.remove(&ticket) {
+                Some(Unnamed::Sample(id, capture)) => self.captures.push((id, Capture { stack, ..capture })),
+                Some(Unnamed::Slept(mut known)) => {
+                    known.stack = Names::Done(stack);
+                    self.captures.extend(known.tell());
                 }
+                Some(Unnamed::Sleep(slot)) => {
+                    let known = self.sleeping.get_mut(&slot);
+                    if let Some(known) = known.filter(|known| known.has_asked(ticket)) {
+                        known.stack = Names::Done(stack);
+                        self.captures.extend(known.tell());
+                    }
+                }
+                None => {}
             }
         }
+    }
+
+    /// Waits for the names of what was captured, at the end.
+    pub(super) fn finish(&mut self) {
+        let named = self.naming.take_all(LAST_PATIENCE);
+        self.take_names(named);
     }
 
     /// Hands over what there is to tell.
@@ -267,6 +319,11 @@ impl Watch {
         self.quiet_until = Instant::now() + time * NEWS_SHARE;
     }
 
+    /// A process has ended.
+    pub(super) fn forget_process(&self, pid: u32) {
+        self.naming.forget(pid);
+    }
+
     /// Nobody is in this place any more.
     pub(super) fn forget(&mut self, slot: u32) {
         self.stalled.remove(&slot);
@@ -276,13 +333,17 @@ impl Watch {
 
 impl Sleeping {
     /// What of its length has not been told yet.
-    fn tell(&mut self, ns: u64) -> Option<(LoopId, Capture)> {
-        let first = self.told_ns == 0;
-        let weight_ns = ns.checked_sub(self.told_ns).filter(|ns| *ns > 0)?;
-        self.told_ns = ns;
-        let Self { id, since, slice, cause, ref stack, .. } = *self;
-        let stack = Arc::clone(stack);
-        Some((id, Capture { at: since, slice, cause, weight_ns, count: u64::from(first), stack }))
+    fn tell(&mut self) -> Option<(LoopId, Capture)> {
+        let Names::Done(stack) = &self.stack else { return None };
+        let weight_ns = self.ns.checked_sub(self.told_ns).filter(|ns| *ns > 0)?;
+        let count = u64::from(self.told_ns == 0);
+        self.told_ns = self.ns;
+        let Self { id, since: at, slice, cause, .. } = *self;
+        Some((id, Capture { at, slice, cause, weight_ns, count, stack: Arc::clone(stack) }))
+    }
+
+    fn has_asked(&self, for_ticket: u64) -> bool {
+        matches!(self.stack, Names::Asked(ticket) if ticket == for_ticket)
     }
 }
 
