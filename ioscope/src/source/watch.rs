@@ -140,14 +140,16 @@ impl Watch {
         now: u64,
     ) -> Result<(), ProbeError> {
         let (mut suspects, mut stalled_on) = (Vec::new(), 0);
-        let mut soonest = self.threshold;
+        // A sleep that may become a stall is looked at earlier, while it is sure to go on.
+        let early = self.threshold.min(self.warn.max(self.threshold / 2));
+        let mut soonest = early;
         session.glance_at_slices(|slot, glance| {
             let served = served(&glance, now);
-            if served < self.threshold {
-                soonest = soonest.min(self.threshold - served);
+            if served < early {
+                soonest = soonest.min(early - served);
             }
             let known = self.stalled.get(&slot);
-            if served >= self.threshold.min(self.warn.max(self.threshold / 2)) || known.is_some() {
+            if served >= early || known.is_some() {
                 suspects.push(slot);
                 stalled_on += usize::from(known.is_some());
             }
