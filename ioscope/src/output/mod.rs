@@ -1,6 +1,7 @@
 //! Text and JSON: each a function of the model.
 
 pub mod doctor;
+pub mod flame;
 pub mod json;
 pub mod numbers;
 pub mod stalls;

@@ -173,7 +173,9 @@ mod tests {
         let mut one = StackTree::new();
         let mut other = StackTree::new();
         for (tree, names) in [(&mut one, ["b", "a", "c"]), (&mut other, ["c", "b", "a"])] {
-            names.iter().for_each(|name| tree.add(&stack(name), 1));
+            for name in names {
+                tree.add(&stack(name), 1);
+            }
         }
         assert_eq!(shape(&one.roots()), "a 1/1() b 1/1() c 1/1()");
         assert_eq!(shape(&one.roots()), shape(&other.roots()));
