@@ -114,7 +114,7 @@ impl LoopRef {
             (*entry).comm = task.comm();
             (*entry).machine.begin(slot, now);
             if let Some(args) = asleep_in {
-                (*entry).machine.found_asleep(args);
+                (*entry).machine.found_asleep(args, stall_threshold());
             }
             compiler_fence(Ordering::SeqCst);
             // In this order: the collector takes a living entry back that the directory does not know.
@@ -145,22 +145,21 @@ impl LoopRef {
         self.slot
     }
 
-    /// When the thread's last wait call returned.
+    /// Since when the thread serves.
     #[inline(always)]
-    pub(crate) fn returned_at(self) -> u64 {
-        entry_field!(self, machine.returned_at)
+    pub(crate) fn serving_since(self) -> u64 {
+        entry_field!(self, machine.serving_since)
     }
 
-    /// Whether the thread has been outside its wait call for so long, PARKED time aside.
+    /// Whether the thread has served for so long.
     #[inline(always)]
     pub(crate) fn has_served_for(self, ns: u64, now: u64) -> bool {
-        let returned_at = self.returned_at();
-        let served = now.wrapping_sub(returned_at).wrapping_sub(entry_field!(self, machine.slice_parked_ns));
+        let since = self.serving_since();
         !self.in_wait()
             && entry_field!(self, machine.restarting) == 0
-            && returned_at != 0
-            && served >= ns
-            && now > returned_at
+            && since != 0
+            && now > since
+            && now.wrapping_sub(since) >= ns
     }
 
     /// The sampling clock found the thread on a CPU. It interrupts the thread's own transitions, and writes

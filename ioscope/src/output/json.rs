@@ -78,6 +78,9 @@ struct Loop<'a> {
     pollers: Vec<Poller>,
     blocked_in: Vec<Blocked>,
     stalls: Stalls,
+    /// Of a poller that threads share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    poller_unpolled: Option<PollerUnpolled>,
     missed: u64,
     unseen: u64,
 }
@@ -112,6 +115,12 @@ struct Poller {
     kind: &'static str,
     fd: i32,
     iterations: u64,
+}
+
+#[derive(Serialize)]
+struct PollerUnpolled {
+    now_ns: u64,
+    longest_ns: u64,
 }
 
 #[derive(Serialize)]
@@ -184,7 +193,7 @@ impl<'a> Document<'a> {
 
 impl<'a> Loop<'a> {
     fn of(entry: &'a LoopSummary, summary: &Summary) -> Self {
-        let LoopSummary { identity, stats, ongoing_stall_ns, stalls, stalls_dropped } = entry;
+        let LoopSummary { identity, stats, ongoing_stall_ns, stalls, stalls_dropped, unpolled } = entry;
         let counters = &stats.counters;
         Self {
             pid: identity.pid,
@@ -255,6 +264,8 @@ impl<'a> Loop<'a> {
                 ongoing: stalls.iter().find(|stall| stall.is_ongoing()).map(StallJson::of),
                 list: stalls.iter().filter(|stall| !stall.is_ongoing()).map(StallJson::of).collect(),
             },
+            poller_unpolled: unpolled
+                .map(|unpolled| PollerUnpolled { now_ns: unpolled.now_ns, longest_ns: unpolled.longest_ns }),
             missed: counters.impossible,
             unseen: counters.unseen,
         }
