@@ -209,6 +209,15 @@ fn configuration(directory: &Path, architecture: &str) -> String {
     )
 }
 
+/// Unpacks packages below a directory.
+pub(super) fn unpack(packages: &[PathBuf], to: &Path) -> Result<()> {
+    fs::create_dir_all(to).with_context(|| format!("cannot make {}", to.display()))?;
+    for package in packages {
+        output(Command::new("dpkg-deb").arg("--extract").arg(package).arg(to))?;
+    }
+    Ok(())
+}
+
 fn packages_in(directory: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(directory)? {

@@ -12,10 +12,10 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use super::{
-    apt::{Apt, Archive, Installed, Suite},
+    apt::{self, Apt, Archive, Installed, Suite},
     arch::Arch,
 };
-use crate::workspace::{output, run};
+use crate::workspace::output;
 
 /// Debian's Rust, which `cargo xtask build-ebpf --install` installs: it has a package of its standard library
 /// for every architecture.
@@ -126,11 +126,11 @@ impl Cross {
             SUITES,
             Installed::Nothing,
         )?;
-        unpack(&guest, GUEST, &self.root())?;
+        get(&guest, GUEST, &self.root())?;
         let tools = Apt::new(&cache.join("apt-tools"), host.debian(), SUITES, Installed::Machine)?;
         let compiler = format!("gcc-{}-linux-gnu", self.arch.gnu());
         let headers = format!("libc6-dev-{}-cross", self.arch.debian());
-        unpack(&tools, &[&compiler, &headers], &self.tools())?;
+        get(&tools, &[&compiler, &headers], &self.tools())?;
 
         let libraries = self.sysroot().join("lib/rustlib");
         fs::create_dir_all(&libraries)?;
@@ -178,13 +178,10 @@ impl Cross {
     }
 }
 
-fn unpack(apt: &Apt, packages: &[&str], to: &Path) -> Result<()> {
+fn get(apt: &Apt, packages: &[&str], to: &Path) -> Result<()> {
     if let Err(error) = apt.update() {
         eprintln!("{error:#}");
     }
-    for package in apt.download_with_dependencies(packages, None)? {
-        fs::create_dir_all(to)?;
-        run(Command::new("dpkg-deb").arg("--extract").arg(package).arg(to))?;
-    }
+    apt::unpack(&apt.download_with_dependencies(packages, None)?, to)?;
     apt.clean()
 }

@@ -70,13 +70,15 @@ impl Programs {
     /// Builds `ioscope` and its tests. `only`: no other test programs than these.
     /// `cross`: what builds them, if they are for another architecture.
     pub(super) fn build(cross: Option<&Cross>, only: &[String]) -> Result<Self> {
-        let builder = |verb: &str| match cross {
-            Some(cross) => cross.cargo(verb),
-            None => {
-                let mut command = Command::new(cargo());
-                command.arg(verb);
-                command
-            }
+        let builder = |verb: &str| {
+            cross.map_or_else(
+                || {
+                    let mut command = Command::new(cargo());
+                    command.arg(verb);
+                    command
+                },
+                |cross| cross.cargo(verb),
+            )
         };
         let mut command = builder("test");
         command.args(["--no-run", "--locked", "--profile", "vm", "--package", "ioscope"]).current_dir(root());
@@ -96,17 +98,16 @@ impl Programs {
         }
         let tests =
             programs.tests.clone().into_iter().filter(|(name, _)| only.is_empty() || only.contains(name));
-        let init = match cross {
-            // This very program.
-            None => std::env::current_exe()?,
-            Some(_) => {
-                let mut command = builder("build");
-                command.args(["--locked", "--profile", "vm", "--package", "xtask"]).current_dir(root());
-                command.args(["--message-format", "json-render-diagnostics"]);
-                let built = command.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
-                let text = String::from_utf8(built.stdout).context("cargo's messages")?;
-                executable(&text, "xtask").context("xtask does not build")?
-            }
+        let init = if cross.is_none() {
+            std::env::current_exe()?
+        } else {
+            // This very program, for the other architecture.
+            let mut command = builder("build");
+            command.args(["--locked", "--profile", "vm", "--package", "xtask"]).current_dir(root());
+            command.args(["--message-format", "json-render-diagnostics"]);
+            let built = command.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
+            let text = String::from_utf8(built.stdout).context("cargo's messages")?;
+            executable(&text, "xtask").context("xtask does not build")?
         };
         Ok(Self { init, tests: tests.collect(), ..programs })
     }
