@@ -165,7 +165,7 @@ impl Cross {
             "--crate-type",
             "lib",
         ]);
-        command.args(["--emit", "metadata", "-o", "/dev/null"]).env_remove("LD_LIBRARY_PATH");
+        command.args(["--emit", "metadata", "--out-dir"]).arg(&self.directory).env_remove("LD_LIBRARY_PATH");
         let source = self.directory.join("empty.rs");
         fs::write(&source, "")?;
         output(command.arg(&source)).map(|_| ()).with_context(|| {
