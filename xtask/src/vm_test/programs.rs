@@ -12,6 +12,9 @@ use serde::Deserialize;
 use super::cross::Cross;
 use crate::workspace::{cargo, root, which};
 
+/// What the unit tests are called.
+const UNIT: &str = "unit";
+
 /// Test programs that are not run in a guest, and why.
 const LEFT_OUT: &[(&str, &str)] = &[
     ("demo_worker", "it holds the built-in loops against strace, and no probe takes part"),
@@ -24,7 +27,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
 /// them, and why no more.
 const PARTS: &[(&str, &[&str], &str)] = &[
     ("cli", &["cgroup", "32_bit", "children"], "the rest of the command line is the same on every kernel"),
-    ("unit", &["probe::"], "the rest asks the kernel nothing"),
+    (UNIT, &["probe::"], "the rest asks the kernel nothing"),
 ];
 
 /// The part of a test program that is run in a guest; empty for all of it.
@@ -83,6 +86,12 @@ impl Programs {
         let mut command = builder("test");
         command.args(["--no-run", "--locked", "--profile", "vm", "--package", "ioscope"]).current_dir(root());
         command.args(["--message-format", "json-render-diagnostics"]);
+        for name in only {
+            match name.as_str() {
+                UNIT => command.arg("--lib"),
+                name => command.args(["--test", name]),
+            };
+        }
         eprintln!("building the tests");
         let built = command.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
         if !built.status.success() {
@@ -90,14 +99,10 @@ impl Programs {
         }
         let text = String::from_utf8(built.stdout).context("cargo's messages")?;
         let programs = Self::parse(&text)?;
-        for name in only {
-            if !programs.tests.iter().any(|(known, _)| known == name) {
-                let known: Vec<&str> = programs.tests.iter().map(|(name, _)| name.as_str()).collect();
-                bail!("there is no test program {name} for a guest; there are {}", known.join(", "));
-            }
+        if let Some(name) = only.iter().find(|name| programs.tests.iter().all(|(known, _)| known != *name)) {
+            let why = LEFT_OUT.iter().find(|(known, _)| known == name).map_or("", |(_, why)| *why);
+            bail!("{name} is not run in a guest: {why}");
         }
-        let tests =
-            programs.tests.clone().into_iter().filter(|(name, _)| only.is_empty() || only.contains(name));
         let init = if cross.is_none() {
             std::env::current_exe()?
         } else {
@@ -109,7 +114,7 @@ impl Programs {
             let text = String::from_utf8(built.stdout).context("cargo's messages")?;
             executable(&text, "xtask").context("xtask does not build")?
         };
-        Ok(Self { init, tests: tests.collect(), ..programs })
+        Ok(Self { init, ..programs })
     }
 
     fn parse(messages: &str) -> Result<Self> {
@@ -125,7 +130,7 @@ impl Programs {
             if is("bin") && !profile.test && target.name == "ioscope" {
                 ioscope = Some(path);
             } else if profile.test && (is("test") || is("lib")) {
-                let name = if is("lib") { "unit".to_owned() } else { target.name };
+                let name = if is("lib") { UNIT.to_owned() } else { target.name };
                 if !LEFT_OUT.iter().any(|(left_out, _)| *left_out == name) {
                     tests.push((name, path));
                 }
