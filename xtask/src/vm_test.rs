@@ -108,7 +108,7 @@ pub(crate) fn run_command(args: &Args) -> Result<ExitCode> {
     let start = Instant::now();
     let setting = Setting::prepare(args)?;
     let runs = setting.run_all(args.jobs)?;
-    let report = Report::new(setting.arch, &setting.qemu.version, &setting.kernels, runs, start.elapsed());
+    let report = Report::new(&setting, args.limits(), runs, start.elapsed());
     print!("\n{report}");
     if args.write {
         let path = root().join("docs/kernels.md");
@@ -119,6 +119,23 @@ pub(crate) fn run_command(args: &Args) -> Result<ExitCode> {
         eprintln!("NOT GOOD: {problem}");
     }
     Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+}
+
+impl Args {
+    /// In which way less than everything was asked for, for a person.
+    fn limits(&self) -> Vec<String> {
+        let mut limits = Vec::new();
+        if !self.test.is_empty() {
+            limits.push(format!("only the test programs {}", self.test.join(", ")));
+        }
+        if !self.for_tests.is_empty() {
+            limits.push(format!("only tests with {} in their names", self.for_tests.join(" or ")));
+        }
+        if !self.append.is_empty() {
+            limits.push(format!("`{}` on the kernels' command line", self.append));
+        }
+        limits
+    }
 }
 
 impl Setting {
@@ -142,7 +159,7 @@ impl Setting {
         let mut image = pack(&programs, arch, cross.as_ref(), &directory)?;
         let mut images = BTreeMap::new();
         // Who looks for one test does not wait for measurements.
-        let measure = args.for_tests.is_empty();
+        let measure = args.write || args.for_tests.is_empty();
         for kind in Kind::ALL {
             let Some(job) = job(kind, &programs, &args.for_tests, measure) else { continue };
             image.text(JOB, serde_json::to_string_pretty(&job)?);
