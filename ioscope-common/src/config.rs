@@ -47,6 +47,9 @@ pub mod flag {
     pub const PREEMPT_IN_TASK: u32 = 512;
     /// A 64-bit program can make 32-bit system calls.
     pub const MIXED_SYSCALLS: u32 = 1024;
+    /// `io_uring_queue_async_work` has the request, not the ring, as its first argument (before
+    /// Linux 6.0 it has the ring: `include/trace/events/io_uring.h`).
+    pub const PUNT_HAS_REQUEST: u32 = 2048;
 }
 
 /// Offsets, in bytes, of what the probes read in the kernel's structures.
@@ -107,6 +110,8 @@ pub struct Offsets {
     pub io_rings_cq_head: u32,
     /// `io_rings.cq.tail`
     pub io_rings_cq_tail: u32,
+    /// `io_kiocb.ctx`
+    pub io_kiocb_ctx: u32,
     /// The argument registers in `pt_regs`
     pub regs_args: [u32; 6],
     /// The system call's number in `pt_regs`
@@ -180,6 +185,7 @@ impl ProbeConfig {
             io_ring_ctx_rings: 0,
             io_rings_cq_head: 0,
             io_rings_cq_tail: 0,
+            io_kiocb_ctx: 0,
             regs_args: [0; 6],
             regs_syscall: 0,
             task_preempt_count: 0,

@@ -11,7 +11,8 @@ use ioscope_common::{
 use crate::{
     diagnostics,
     kernel::{Task, process_numbers, thread_numbers},
-    maps::{CONTROL, DIRECTORY, FREE, LOOPS, POLLERS, RUNNING, STREAM, count_drop},
+    maps::{CONTROL, DIRECTORY, FREE, LOOPS, POLLERS, RINGS, RUNNING, STREAM, count_drop},
+    rings::RingEvent,
     syscalls::Registers,
 };
 
@@ -120,7 +121,43 @@ impl LoopRef {
             compiler_fence(Ordering::SeqCst);
             core::ptr::write_volatile(&raw mut (*entry).status, status::LIVE);
         }
-        Some(Self { entry, slot })
+        let this = Self { entry, slot };
+        if let Some(args) = asleep_in {
+            this.watch_ring(args.ring);
+        }
+        Some(this)
+    }
+
+    /// From here on the loop is told what happens to this ring; 0 is none.
+    #[inline(always)]
+    pub(crate) fn watch_ring(self, ring: u64) {
+        if ring != 0 && entry_field!(self, watched_ring) != ring {
+            // SAFETY: the pointer is an array entry's, and only the thread's own calls write there.
+            unsafe { core::ptr::write_volatile(&raw mut (*self.entry).watched_ring, ring) };
+            let _ = RINGS.insert(ring, self.slot, 0);
+        }
+    }
+
+    /// The loop that waits on a ring.
+    #[inline(always)]
+    pub(crate) fn of_ring(ring: u64) -> Option<Self> {
+        // SAFETY: the pointer is a map entry's.
+        Self::at(unsafe { *RINGS.get_ptr(ring)? } + 1)
+    }
+
+    /// Counts something that happened to one of its rings, on whatever CPU.
+    #[inline(always)]
+    pub(crate) fn count_ring_event(self, event: RingEvent) {
+        // SAFETY: the pointer is an array entry's.
+        let count = unsafe {
+            match event {
+                RingEvent::CqOverflow => &raw mut (*self.entry).ring_events.cq_overflows,
+                RingEvent::IoWqPunt => &raw mut (*self.entry).ring_events.io_wq_punts,
+            }
+        };
+        // SAFETY: as above. The target has no atomic addition; one is not needed, because the kernel adds to an
+        // overflow under the ring's lock, and hands requests over from the thread that submits them.
+        unsafe { core::ptr::write_volatile(count, core::ptr::read_volatile(count) + 1) };
     }
 
     /// Whether the thread is inside a wait call.
@@ -288,6 +325,11 @@ impl LoopRef {
             let (kind, fd) =
                 unsafe { ((*self.entry).machine.pollers[at].kind, (*self.entry).machine.pollers[at].fd) };
             let key = PollerKey { tgid, kind, fd };
+            // SAFETY: as above.
+            let ring = unsafe { (*self.entry).machine.pollers[at].ring };
+            if ring != 0 {
+                let _ = RINGS.remove(ring);
+            }
             if let Some(users) = POLLERS.get_ptr_mut(key) {
                 // SAFETY: a map entry's pointer.
                 unsafe {

@@ -3,7 +3,7 @@
 use aya_ebpf::{
     Global,
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, RingBuf, Stack},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, Stack},
 };
 use ioscope_common::{
     CommPatterns, Control, DIRECTORY_BLOCK, Drops, LoopSlot, PollerKey, PollerUsers, ProbeConfig,
@@ -66,6 +66,11 @@ pub(crate) static COMM_PATTERNS: Array<CommPatterns> = Array::with_max_entries(1
 /// Who waits on which poller.
 #[map]
 pub(crate) static POLLERS: HashMap<PollerKey, PollerUsers> = HashMap::with_max_entries(16_384, 0);
+
+/// Which loop waits on a ring: its place in [`LOOPS`], by the ring's address in the kernel. The ring that nothing
+/// has happened to for longest makes room for a new one.
+#[map]
+pub(crate) static RINGS: LruHashMap<u64, u32> = LruHashMap::with_max_entries(1024, 0);
 
 /// The stream.
 #[map]

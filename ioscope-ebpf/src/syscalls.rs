@@ -132,6 +132,9 @@ fn on_enter(action: u8, registers: Registers) {
     if step.has(Step::NEW_POLLER) {
         this.use_poller(Task::current().tgid(), args.poller, args.fd);
     }
+    // Which ring that is, the entry is asked: what is known here from before, the verifier would have to go through
+    // once more.
+    this.watch_ring(this.ring());
 }
 
 /// The loop of the thread that runs, found by asking who that is.
@@ -157,6 +160,11 @@ pub(crate) fn sys_exit(ctx: BtfTracePointContext) -> i32 {
         let ring = if config!(flags) & flag::RINGS == 0 { 0 } else { this.ring() };
         let posted = if ring == 0 { 0 } else { rings::posted(ring) };
         this.step(Transition::Return { result: ctx.arg::<i64>(1), posted }, now());
+    } else if action == WaitCall::IoUringEnter as u8 {
+        let requests = ctx.arg::<i64>(1);
+        if requests > 0 {
+            this.step(Transition::Submitted { requests: requests as u32 }, now());
+        }
     }
     0
 }

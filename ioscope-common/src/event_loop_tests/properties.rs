@@ -89,6 +89,9 @@ fn the_stories_have_everything_in_them() {
         sums.interrupted += counters.interrupted;
         sums.restarts += counters.restarts;
         sums.submissions += counters.submissions;
+        sums.submitting_calls += counters.submitting_calls;
+        sums.requests += counters.requests;
+        sums.futile_wakeups += counters.futile_wakeups;
         sums.stalls += counters.stalls;
         sums.other_poller_returns += counters.other_poller_returns;
         all.other_blockers.count += outcome.machine.other_blockers.count;
@@ -110,6 +113,9 @@ fn the_stories_have_everything_in_them() {
         interrupted,
         restarts,
         submissions,
+        submitting_calls,
+        requests,
+        futile_wakeups,
         stalls,
         other_poller_returns,
         ..
@@ -124,6 +130,9 @@ fn the_stories_have_everything_in_them() {
         interrupted,
         restarts,
         submissions,
+        submitting_calls,
+        requests,
+        futile_wakeups,
         stalls,
         other_poller_returns,
         all.other_blockers.count,

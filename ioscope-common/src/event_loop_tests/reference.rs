@@ -3,7 +3,8 @@
 
 use super::simulation::{STALL, Story};
 use crate::{
-    BLOCKERS, EINTR, ERRNOS, ETIME, Iteration, NO_WAKEUP, POLLERS, State, Transition, WaitArgs, WaitCall,
+    BLOCKERS, EINTR, ERRNOS, ETIME, Iteration, NO_WAKEUP, POLLERS, PollerKind, State, Transition, WaitArgs,
+    WaitCall,
 };
 
 /// The thread was in a state for so long.
@@ -52,6 +53,10 @@ pub(super) struct Truth {
     pub(super) sleeps: Vec<Sleep>,
     calls: Vec<Call>,
     pub(super) submissions: u64,
+    /// How many requests each call that submitted only has submitted.
+    submitted: Vec<u64>,
+    /// Sleeps in an epoll, poll or select call, but for the first of each.
+    futile_wakeups: u64,
     pub(super) restarts: u64,
     ended: Option<u64>,
 }
@@ -110,11 +115,17 @@ pub(super) fn read(story: &Story) -> Truth {
                 on_cpu = false;
                 sleep = asleep.then_some((syscall, futex));
                 if let Some(call) = truth.calls.last_mut().filter(|_| waits && asleep) {
+                    let events_only = !matches!(
+                        call.args.poller,
+                        PollerKind::Ring | PollerKind::RegisteredRing | PollerKind::Aio
+                    );
+                    truth.futile_wakeups += u64::from(call.slept && events_only);
                     call.slept = true;
                 }
             }
             Transition::SwitchInUnseen { .. } => unreachable!("stories tell of every switch"),
             Transition::Submit => truth.submissions += 1,
+            Transition::Submitted { requests } => truth.submitted.push(u64::from(requests)),
             Transition::End => truth.ended = Some(now),
             Transition::Enter { args, .. } => {
                 seen_at = now;
@@ -161,6 +172,9 @@ pub(super) struct Counted {
     pub(super) interrupted: u64,
     pub(super) restarts: u64,
     pub(super) submissions: u64,
+    /// Calls that submitted, and how many requests.
+    pub(super) requests: (u64, u64),
+    pub(super) futile_wakeups: u64,
     /// Number, sum and longest.
     pub(super) stalls: (u64, u64, u64),
     pub(super) other_poller_returns: u64,
@@ -204,8 +218,13 @@ impl Truth {
 
     /// Counts all that can be counted.
     pub(super) fn count(&self) -> Counted {
-        let mut counted =
-            Counted { submissions: self.submissions, restarts: self.restarts, ..Counted::default() };
+        let mut counted = Counted {
+            submissions: self.submissions,
+            requests: (self.submitted.len() as u64, self.submitted.iter().sum()),
+            futile_wakeups: self.futile_wakeups,
+            restarts: self.restarts,
+            ..Counted::default()
+        };
         for Interval { state, from, to } in &self.intervals {
             counted.time_ns[*state as usize] += to - from;
         }
@@ -346,6 +365,9 @@ impl Counted {
         }
         let errno = u32::try_from(-record.result).unwrap_or(0);
         let is_ring = call.args.call == WaitCall::IoUringEnter;
+        if is_ring && record.result > 0 {
+            add(&mut self.requests, u64::try_from(record.result).expect("positive"));
+        }
         if errno == EINTR {
             self.interrupted += 1;
         } else if errno != 0 && !(is_ring && errno == ETIME) {
@@ -391,6 +413,8 @@ pub(super) fn of_machine(machine: &crate::Loop, iterations: &[Iteration]) -> Cou
         interrupted: counters.interrupted,
         restarts: counters.restarts,
         submissions: counters.submissions,
+        requests: (counters.submitting_calls, counters.requests),
+        futile_wakeups: counters.futile_wakeups,
         stalls: (counters.stalls, counters.stalled_ns, counters.longest_stall_ns),
         other_poller_returns: counters.other_poller_returns,
         pollers: machine

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ioscope_common::{Block, Drops, Iteration, Loop, Wake};
+use ioscope_common::{Block, Drops, Iteration, Loop, RingEvents, Wake};
 
 /// A loop's name within one run. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,6 +36,8 @@ pub struct Sample {
     pub wake: Wake,
     /// Whether another thread of the process uses its poller too.
     pub shared: bool,
+    /// What happened to the rings that it waits on.
+    pub ring_events: RingEvents,
     /// Where it is, and all that was counted.
     pub machine: Box<Loop>,
 }

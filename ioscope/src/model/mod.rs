@@ -102,7 +102,7 @@ impl Model {
     }
 
     fn take_sample(&mut self, sample: &Sample, at: u64) {
-        let Sample { id, identity, wake, shared, machine } = sample;
+        let Sample { id, identity, wake, shared, ring_events, machine } = sample;
         let until = if machine.ended == 0 { at.max(machine.since) } else { machine.ended };
         let open = machine.open_interval(*wake, *shared, until);
         let present = Present::of(machine, *wake, *shared, until);
@@ -110,12 +110,14 @@ impl Model {
             // A thread that was found asleep may turn out to begin later.
             model.stats.from = machine.born;
             model.stats.update(machine, Some(&model.raw), &open, until);
+            model.stats.ring_events = *ring_events;
             model.identity = Arc::clone(identity);
             model.present = present;
             model.raw.clone_from(machine);
         } else {
             let mut stats = Stats::new(machine.born);
             stats.update(machine, None, &open, until);
+            stats.ring_events = *ring_events;
             let model = LoopModel {
                 id: *id,
                 identity: Arc::clone(identity),

@@ -1,6 +1,8 @@
 //! What is known of one loop.
 
-use ioscope_common::{Blocker, Counters, ErrnoCount, Loop, OpenInterval, PollerKind, State, WaitCall, Wake};
+use ioscope_common::{
+    Blocker, Counters, ErrnoCount, Loop, OpenInterval, PollerKind, RingEvents, State, WaitCall, Wake,
+};
 
 use super::distribution::Distribution;
 
@@ -29,6 +31,8 @@ pub struct Stats {
     pub time_ns: TimeNs,
     /// Counters.
     pub counters: Counters,
+    /// What happened to the rings that it waits on.
+    pub ring_events: RingEvents,
     /// Pollers.
     pub pollers: Vec<Poller>,
     /// What it was BLOCKED in, the longest total first.
@@ -122,6 +126,7 @@ impl Stats {
             until: from,
             time_ns: [0; State::COUNT],
             counters: Loop::ZERO.counters,
+            ring_events: RingEvents::default(),
             pollers: Vec::new(),
             blockers: Vec::new(),
             other_blockers: None,
@@ -177,6 +182,10 @@ impl Stats {
             until: self.until,
             time_ns,
             counters,
+            ring_events: RingEvents {
+                cq_overflows: self.ring_events.cq_overflows - earlier.ring_events.cq_overflows,
+                io_wq_punts: self.ring_events.io_wq_punts - earlier.ring_events.io_wq_punts,
+            },
             pollers,
             blockers,
             other_blockers: self

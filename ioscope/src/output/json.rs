@@ -61,6 +61,8 @@ struct Loop<'a> {
     interrupted: u64,
     restarts: u64,
     submissions: u64,
+    futile_wakeups: u64,
+    io_uring: IoUring,
     errnos: BTreeMap<u32, u64>,
     time_ns: BTreeMap<String, u64>,
     utilisation: f64,
@@ -106,6 +108,14 @@ struct Poller {
     kind: &'static str,
     fd: i32,
     iterations: u64,
+}
+
+#[derive(Serialize)]
+struct IoUring {
+    submitting_calls: u64,
+    requests: u64,
+    cq_overflows: u64,
+    io_wq_punts: u64,
 }
 
 #[derive(Serialize)]
@@ -199,6 +209,13 @@ impl<'a> Loop<'a> {
             interrupted: counters.interrupted,
             restarts: counters.restarts,
             submissions: counters.submissions,
+            futile_wakeups: counters.futile_wakeups,
+            io_uring: IoUring {
+                submitting_calls: counters.submitting_calls,
+                requests: counters.requests,
+                cq_overflows: stats.ring_events.cq_overflows,
+                io_wq_punts: stats.ring_events.io_wq_punts,
+            },
             errnos: stats.errnos.iter().map(|entry| (entry.errno, entry.count)).collect(),
             time_ns: State::ALL
                 .into_iter()

@@ -38,6 +38,11 @@ pub(super) fn build(btf: &Btf, arch: Arch, targets: &Targets) -> Result<ProbeCon
     set(flag::FOLLOW, targets.follow);
     set(flag::SWITCH_STATE, btf.tracepoint_params("sched_switch").is_ok_and(|params| params.len() >= 4));
     set(flag::RINGS, layout.io_uring.is_some());
+    set(
+        flag::PUNT_HAS_REQUEST,
+        btf.tracepoint_params("io_uring_queue_async_work")
+            .is_ok_and(|params| params.first().is_some_and(|first| first.type_name.contains("io_kiocb"))),
+    );
     if arch == Arch::X86_64 {
         set(flag::MIXED_SYSCALLS, true);
         config.offsets.regs_cx = btf.offset("pt_regs", "cx")?;
@@ -158,6 +163,7 @@ fn offsets(layout: &KernelLayout) -> Offsets {
         offsets.io_ring_ctx_rings = io_uring.rings;
         offsets.io_rings_cq_head = io_uring.cq_head;
         offsets.io_rings_cq_tail = io_uring.cq_tail;
+        offsets.io_kiocb_ctx = io_uring.request_ring.unwrap_or(0);
         offsets.task_io_uring = task.io_uring.unwrap_or(0);
         offsets.io_uring_task_registered_rings = io_uring.registered_rings.unwrap_or(0);
     }

@@ -79,6 +79,20 @@ pub static HOOKS: &[Hook] = &[
         gives: "--follow, and --comm for processes that fork",
     },
     Hook {
+        name: "io_uring_cqe_overflow",
+        program: "io_uring_cqe_overflow",
+        kind: HookKind::Tracepoint,
+        required: false,
+        gives: "the finding cq-overflow: completions that found a ring's queue full",
+    },
+    Hook {
+        name: "io_uring_queue_async_work",
+        program: "io_uring_queue_async_work",
+        kind: HookKind::Tracepoint,
+        required: false,
+        gives: "the finding io-wq-punts: requests that a ring handed to worker threads",
+    },
+    Hook {
         name: "sys_exit",
         program: "sys_exit",
         kind: HookKind::Tracepoint,

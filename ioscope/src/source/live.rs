@@ -149,7 +149,14 @@ impl LiveSource {
 
     fn sample(&mut self, slot: u32, entry: &LoopSlot) -> Sample {
         let (id, identity) = self.tenant(slot, entry);
-        Sample { id, identity, wake: entry.wake, shared: entry.shared != 0, machine: Box::new(entry.machine) }
+        Sample {
+            id,
+            identity,
+            wake: entry.wake,
+            shared: entry.shared != 0,
+            ring_events: entry.ring_events,
+            machine: Box::new(entry.machine),
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
-use ioscope_common::{Drops, Loop, PollerKind, Transition, WaitArgs, WaitCall, Wake};
+use ioscope_common::{Drops, Loop, PollerKind, RingEvents, Transition, WaitArgs, WaitCall, Wake};
 
 use crate::{
     model::{Batch, Cost, Identity, LoopId, Sample},
@@ -122,6 +122,7 @@ impl Thread {
             identity: Arc::clone(&self.identity),
             wake: self.wake,
             shared: self.shared,
+            ring_events: RingEvents::default(),
             machine: self.machine.clone(),
         }
     }
