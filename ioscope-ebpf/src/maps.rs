@@ -3,7 +3,7 @@
 use aya_ebpf::{
     Global,
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, Stack},
+    maps::{Array, HashMap, PerCpuArray, RingBuf, Stack},
 };
 use ioscope_common::{
     CommPatterns, Control, DIRECTORY_BLOCK, Drops, LoopSlot, PollerKey, PollerUsers, ProbeConfig,
@@ -67,10 +67,14 @@ pub(crate) static COMM_PATTERNS: Array<CommPatterns> = Array::with_max_entries(1
 #[map]
 pub(crate) static POLLERS: HashMap<PollerKey, PollerUsers> = HashMap::with_max_entries(16_384, 0);
 
-/// Which loop waits on a ring: its place in [`LOOPS`], by the ring's address in the kernel. The ring that nothing
-/// has happened to for longest makes room for a new one.
+/// The pollers whose readiness is noted: the place of the note in [`NOTES`], by where the poller lies in the kernel.
 #[map]
-pub(crate) static RINGS: LruHashMap<u64, u32> = LruHashMap::with_max_entries(1024, 0);
+pub(crate) static WATCHED: HashMap<u64, u32> = HashMap::with_max_entries(16_384, 0);
+
+/// When a poller first became ready since a wait call on it last returned, in nanoseconds of `CLOCK_MONOTONIC`; 0 for not
+/// since. Each loop has places for its own pollers; the loader gives the map its size.
+#[map]
+pub(crate) static NOTES: Array<u64> = Array::with_max_entries(1, 0);
 
 /// The stream.
 #[map]

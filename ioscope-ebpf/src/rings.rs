@@ -8,6 +8,7 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use ioscope_common::flag;
 
 use crate::{
+    files,
     kernel::{Task, read_kernel},
     loops::LoopRef,
     maps::config,
@@ -17,20 +18,8 @@ use crate::{
 /// finds it: 0 when there is none.
 #[inline(always)]
 pub(crate) fn ring_of(task: Task, fd: u32, registered: bool) -> u64 {
-    let file = if registered { registered_file(task, fd) } else { open_file(task, fd) };
-    file.and_then(|file| read_kernel::<u64>(file + u64::from(config!(offsets.file_private_data))))
-        .unwrap_or(0)
-}
-
-#[inline(always)]
-fn open_file(task: Task, fd: u32) -> Option<u64> {
-    let files = task.pointer(config!(offsets.task_files));
-    let table = read_kernel::<u64>(files + u64::from(config!(offsets.files_fdt)))?;
-    if fd >= read_kernel::<u32>(table + u64::from(config!(offsets.fdtable_max_fds)))? {
-        return None;
-    }
-    let files = read_kernel::<u64>(table + u64::from(config!(offsets.fdtable_fd)))?;
-    read_kernel::<u64>(files + u64::from(fd) * 8).filter(|file| *file != 0)
+    let file = if registered { registered_file(task, fd) } else { files::open_file(task, fd) };
+    file.map_or(0, files::private_data)
 }
 
 /// A thread has 16 registered rings: `IO_RINGFD_REG_MAX`, `include/linux/io_uring_types.h`.
@@ -97,7 +86,7 @@ pub(crate) fn io_uring_queue_async_work(ctx: BtfTracePointContext) -> i32 {
 
 #[inline(always)]
 fn happened(ring: u64, event: RingEvent) -> i32 {
-    if let Some(waiter) = LoopRef::of_ring(ring) {
+    if let Some(waiter) = LoopRef::of_poller(ring) {
         waiter.count_ring_event(event);
     }
     0
