@@ -25,6 +25,17 @@ pub struct Identity {
     pub runtime: Option<&'static str>,
 }
 
+/// How often a process was held back by the CPU limit of its cgroup or of one above it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Throttling {
+    /// Periods of the limit in which the cgroup had something to run.
+    pub periods: u64,
+    /// Those at whose end it had used up its share and was held back.
+    pub throttled_periods: u64,
+    /// For how long, in nanoseconds, added up over the CPUs.
+    pub throttled_ns: u64,
+}
+
 /// A copy of a loop's state at one moment.
 #[derive(Clone, Debug)]
 pub struct Sample {
@@ -38,6 +49,8 @@ pub struct Sample {
     pub shared: bool,
     /// What happened to the rings that it waits on.
     pub ring_events: RingEvents,
+    /// How often its process was held back since it was first seen; `None` if nothing limits it, or it is not known.
+    pub throttling: Option<Throttling>,
     /// Where it is, and all that was counted.
     pub machine: Box<Loop>,
 }

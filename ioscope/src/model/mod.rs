@@ -3,13 +3,14 @@
 
 mod batch;
 mod distribution;
+pub mod findings;
 mod stats;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ioscope_common::{Drops, Loop, NO_SYSCALL, STOPPED, WaitCall};
 
-pub use batch::{Batch, Cost, Identity, LoopId, Sample};
+pub use batch::{Batch, Cost, Identity, LoopId, Sample, Throttling};
 pub use distribution::Distribution;
 pub use stats::{Poller, Present, Stats, TimeNs};
 
@@ -102,7 +103,7 @@ impl Model {
     }
 
     fn take_sample(&mut self, sample: &Sample, at: u64) {
-        let Sample { id, identity, wake, shared, ring_events, machine } = sample;
+        let Sample { id, identity, wake, shared, ring_events, throttling, machine } = sample;
         let until = if machine.ended == 0 { at.max(machine.since) } else { machine.ended };
         let open = machine.open_interval(*wake, *shared, until);
         let present = Present::of(machine, *wake, *shared, until);
@@ -110,14 +111,14 @@ impl Model {
             // A thread that was found asleep may turn out to begin later.
             model.stats.from = machine.born;
             model.stats.update(machine, Some(&model.raw), &open, until);
-            model.stats.ring_events = *ring_events;
+            model.stats.take_in(*ring_events, *throttling);
             model.identity = Arc::clone(identity);
             model.present = present;
             model.raw.clone_from(machine);
         } else {
             let mut stats = Stats::new(machine.born);
             stats.update(machine, None, &open, until);
-            stats.ring_events = *ring_events;
+            stats.take_in(*ring_events, *throttling);
             let model = LoopModel {
                 id: *id,
                 identity: Arc::clone(identity),

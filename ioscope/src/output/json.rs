@@ -1,13 +1,17 @@
 //! The JSON of `stat` and `report`. Versioned: fields are added, never changed or taken away.
 
-use std::{collections::BTreeMap, io};
+use std::{collections::BTreeMap, io, sync::Arc};
 
 use ioscope_common::{Drops, State};
 use serde::Serialize;
 
 use super::summary::{LoopSummary, Summary};
 use crate::{
-    model::{Distribution, special_syscall},
+    model::{
+        Distribution, Identity,
+        findings::{self, Evidence, Quantity},
+        special_syscall,
+    },
     probe::{arch::Arch, syscalls},
 };
 
@@ -33,6 +37,7 @@ struct Document<'a> {
     attach: &'a str,
     elapsed_ns: u64,
     loops: Vec<Loop<'a>>,
+    findings: Vec<Finding<'a>>,
     dropped: Dropped,
     overhead: Overhead,
 }
@@ -174,6 +179,7 @@ impl<'a> Document<'a> {
             attach: &summary.attach,
             elapsed_ns: summary.elapsed_ns,
             loops: summary.loops.iter().map(|entry| Loop::of(entry, summary)).collect(),
+            findings: summary.findings.iter().map(Finding::of).collect(),
             dropped: Dropped::from(&summary.drops),
             overhead: Overhead {
                 bpf_ns: summary.cost.bpf_ns,
@@ -263,6 +269,67 @@ impl<'a> Loop<'a> {
             unseen: counters.unseen,
         }
     }
+}
+
+/// A finding; `pid`, `tid` and `comm` are those of the loop that the numbers are of.
+#[derive(Serialize)]
+struct Finding<'a> {
+    tag: &'static str,
+    severity: &'static str,
+    pid: u32,
+    tid: u32,
+    comm: &'a str,
+    summary: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<&'a str>,
+    evidence: serde_json::Map<String, serde_json::Value>,
+    advice: &'static str,
+    /// The other loops that have it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    also: Vec<Who<'a>>,
+}
+
+#[derive(Serialize)]
+struct Who<'a> {
+    pid: u32,
+    tid: u32,
+    comm: &'a str,
+}
+
+impl<'a> Finding<'a> {
+    fn of(finding: &'a findings::Finding) -> Self {
+        let who = |identity: &'a Arc<Identity>| Who {
+            pid: identity.pid,
+            tid: identity.tid,
+            comm: &identity.comm,
+        };
+        let (worst, others) = finding.loops.split_at(finding.loops.len().min(1));
+        let Who { pid, tid, comm } = worst.first().map_or(Who { pid: 0, tid: 0, comm: "" }, who);
+        Self {
+            tag: finding.tag,
+            severity: finding.severity.name(),
+            pid,
+            tid,
+            comm,
+            summary: &finding.summary,
+            subject: finding.subject.as_deref(),
+            evidence: finding.evidence.iter().map(field).collect(),
+            advice: finding.advice,
+            also: others.iter().map(who).collect(),
+        }
+    }
+}
+
+/// A number, its unit in its name.
+fn field(evidence: &Evidence) -> (String, serde_json::Value) {
+    let (unit, value) = match evidence.quantity {
+        Quantity::Count(number) => ("", number.into()),
+        Quantity::Nanoseconds(ns) => ("_ns", ns.into()),
+        Quantity::PerSecond(rate) => ("_per_second", rate.into()),
+        Quantity::Share(share) => ("_share", share.into()),
+        Quantity::Mean(mean) => ("_mean", mean.into()),
+    };
+    (format!("{}{unit}", evidence.name), value)
 }
 
 /// A system call's name; of a number that has none, the number.

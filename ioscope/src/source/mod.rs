@@ -2,6 +2,7 @@
 
 mod live;
 pub mod selection;
+mod throttling;
 
 use std::time::Duration;
 

@@ -125,6 +125,7 @@ impl Thread {
             wake: self.wake,
             shared: self.shared,
             ring_events: RingEvents::default(),
+            throttling: None,
             machine: self.machine.clone(),
         }
     }
