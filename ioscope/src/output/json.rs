@@ -298,11 +298,8 @@ struct Who<'a> {
 
 impl<'a> Finding<'a> {
     fn of(finding: &'a findings::Finding) -> Self {
-        let who = |identity: &'a Arc<Identity>| Who {
-            pid: identity.pid,
-            tid: identity.tid,
-            comm: &identity.comm,
-        };
+        let who =
+            |identity: &'a Arc<Identity>| Who { pid: identity.pid, tid: identity.tid, comm: &identity.comm };
         let (worst, others) = finding.loops.split_at(finding.loops.len().min(1));
         let Who { pid, tid, comm } = worst.first().map_or(Who { pid: 0, tid: 0, comm: "" }, who);
         Self {

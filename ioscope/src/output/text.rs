@@ -61,7 +61,13 @@ fn write_findings(out: &mut impl io::Write, findings: &[Finding]) -> io::Result<
             Severity::Warn => "!",
             Severity::Critical => "!!",
         };
-        writeln!(out, "\n{mark:>2} {} {}: {name}{others} {}", finding.severity.name(), finding.tag, finding.summary)?;
+        writeln!(
+            out,
+            "\n{mark:>2} {} {}: {name}{others} {}",
+            finding.severity.name(),
+            finding.tag,
+            finding.summary
+        )?;
         let evidence: Vec<_> = finding
             .evidence
             .iter()

@@ -54,12 +54,14 @@ impl ThrottlingCounts {
 /// Where the controller of CPU time is mounted, and where the process is below that: of version 1 if the controller
 /// is there, else of version 2. Lines of `/proc/PID/cgroup` and `/proc/self/mountinfo`, proc(5).
 fn directory(cgroups: &str, mounts: &str) -> Option<(PathBuf, PathBuf)> {
-    let entries = || cgroups.lines().filter_map(|line| line.splitn(3, ':').collect::<Vec<_>>().try_into().ok());
+    let entries =
+        || cgroups.lines().filter_map(|line| line.splitn(3, ':').collect::<Vec<_>>().try_into().ok());
     let first = entries().find_map(|[_, controllers, path]: [&str; 3]| {
         controllers.split(',').any(|name| name == "cpu").then_some(path)
     });
     let second = entries().find_map(|[number, _, path]: [&str; 3]| (number == "0").then_some(path));
-    let is_of_cpu = |kind: &str, options: &str| kind == "cgroup" && options.split(',').any(|name| name == "cpu");
+    let is_of_cpu =
+        |kind: &str, options: &str| kind == "cgroup" && options.split(',').any(|name| name == "cpu");
     let found = first.and_then(|path| Some((mount(mounts, is_of_cpu)?, path)));
     let found = found.or_else(|| Some((mount(mounts, |kind, _| kind == "cgroup2")?, second?)));
     let ((root, mount), path) = found?;
@@ -93,7 +95,8 @@ fn parse(text: &str) -> Option<Throttling> {
     Some(Throttling {
         periods: value("nr_periods")?,
         throttled_periods: value("nr_throttled")?,
-        throttled_ns: value("throttled_time").or_else(|| Some(value("throttled_usec")?.saturating_mul(1_000)))?,
+        throttled_ns: value("throttled_time")
+            .or_else(|| Some(value("throttled_usec")?.saturating_mul(1_000)))?,
     })
 }
 

@@ -81,7 +81,8 @@ impl Detector for OneEventPerWakeup {
         let idle = inputs.idle_share();
         let saturated = idle < NEVER_IDLE && rate >= SATURATED_PER_SECOND;
         let severity = if saturated { Severity::Warn } else { Severity::Info };
-        let evidence = [per_second("wait_calls", rate), mean("events_per_wait_call", events), share("idle", idle)];
+        let evidence =
+            [per_second("wait_calls", rate), mean("events_per_wait_call", events), share("idle", idle)];
         Some(inputs.finding(self, severity, "makes a wait call for every single event", evidence))
     }
 }

@@ -2,7 +2,9 @@
 
 use ioscope_common::State;
 
-use super::{Detector, ENOUGH, Finding, Inputs, LONG_SLICE_NS, Severity, count, nanoseconds, per_second, ratio, share};
+use super::{
+    Detector, ENOUGH, Finding, Inputs, LONG_SLICE_NS, Severity, count, nanoseconds, per_second, ratio, share,
+};
 
 /// A loop that waits for a CPU for less of the time is not held up by it.
 const READY_SHARE_WARN: f64 = 0.10;
@@ -33,8 +35,9 @@ impl Detector for RunQueueStarvation {
     fn check(&self, inputs: &Inputs<'_>) -> Option<Finding> {
         let stats = inputs.stats;
         // Held back by a limit of its cgroup, it waits for its next share, not for others.
-        if stats.throttling.is_some_and(|throttling| throttled_share(throttling.throttled_periods, throttling.periods) >= THROTTLED_SHARE_WARN)
-        {
+        if stats.throttling.is_some_and(|throttling| {
+            throttled_share(throttling.throttled_periods, throttling.periods) >= THROTTLED_SHARE_WARN
+        }) {
             return None;
         }
         let ready = stats.time_in(State::Ready);
@@ -183,6 +186,13 @@ impl Detector for PollDelay {
             count("timeouts", delay.count()),
             per_second("timeouts", rate),
         ];
-        late.then(|| inputs.finding(self, Severity::Warn, "returns from its wait calls long after their timeouts", evidence))
+        late.then(|| {
+            inputs.finding(
+                self,
+                Severity::Warn,
+                "returns from its wait calls long after their timeouts",
+                evidence,
+            )
+        })
     }
 }

@@ -191,7 +191,9 @@ pub fn find<'a>(loops: impl IntoIterator<Item = Inputs<'a>>) -> Vec<Finding> {
         for (order, detector) in DETECTORS.iter().enumerate() {
             let Some(finding) = detector.check(&inputs) else { continue };
             let same = found.iter_mut().find(|(known_order, known)| {
-                *known_order == order && known.subject == finding.subject && known.is_of_process(inputs.identity)
+                *known_order == order
+                    && known.subject == finding.subject
+                    && known.is_of_process(inputs.identity)
             });
             match same {
                 Some((_, known)) => known.join(finding),

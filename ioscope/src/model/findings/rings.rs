@@ -129,6 +129,11 @@ impl Detector for IoWqPunts {
             return None;
         };
         let evidence = [per_second("punts", rate), count("punts", punts), share("of_requests", part)];
-        Some(inputs.finding(self, severity, "has its requests done by worker threads of the kernel", evidence))
+        Some(inputs.finding(
+            self,
+            severity,
+            "has its requests done by worker threads of the kernel",
+            evidence,
+        ))
     }
 }

@@ -2,9 +2,7 @@
 
 use ioscope_common::{Blocker, NO_SYSCALL, STOPPED, State};
 
-use super::{
-    Detector, Finding, Inputs, LONG_SLICE_NS, Severity, count, nanoseconds, ratio, share,
-};
+use super::{Detector, Finding, Inputs, LONG_SLICE_NS, Severity, count, nanoseconds, ratio, share};
 
 /// A system call in which so much of the time is slept is a habit of the loop, however short each sleep.
 const BLOCKED_SHARE_WARN: f64 = 0.10;
@@ -33,7 +31,9 @@ impl Detector for BlockingCall {
     fn check(&self, inputs: &Inputs<'_>) -> Option<Finding> {
         let stats = inputs.stats;
         // A thread that only ever checks in waits somewhere else by design: Go's monitor sleeps between its looks.
-        if stats.iterations() > 0 && stats.iterations() == stats.counters.check_ins && stats.counters.ready_events == 0
+        if stats.iterations() > 0
+            && stats.iterations() == stats.counters.check_ins
+            && stats.counters.ready_events == 0
         {
             return None;
         }
@@ -44,7 +44,8 @@ impl Detector for BlockingCall {
         let severity = if inputs.identity.runtime == Some("go") { Severity::Info } else { severity };
         let name = (inputs.syscall_name)(blocker.syscall);
         let summary = if blocker.syscall == NO_SYSCALL {
-            "sleeps outside any system call: a page fault that waits for the disk, or a lock in the kernel".to_owned()
+            "sleeps outside any system call: a page fault that waits for the disk, or a lock in the kernel"
+                .to_owned()
         } else {
             format!("sleeps in {name} between its wait calls")
         };
@@ -122,13 +123,14 @@ impl Detector for CpuBoundCallback {
     fn check(&self, inputs: &Inputs<'_>) -> Option<Finding> {
         let stats = inputs.stats;
         let counters = &stats.counters;
-        let ongoing = inputs.present.slice_ns.filter(|ns| !inputs.ended && *ns >= inputs.threshold_ns()).unwrap_or(0);
+        let ongoing =
+            inputs.present.slice_ns.filter(|ns| !inputs.ended && *ns >= inputs.threshold_ns()).unwrap_or(0);
         let ongoing_here = ongoing.min(stats.elapsed_ns());
         let stalled = counters.stalled_ns + ongoing_here;
         // What was not on a CPU, in any slice, may all have been in these: the rest is the least that was.
         let off_cpu = stats.time_in(State::Blocked) + stats.time_in(State::Ready);
         let computed = stalled.saturating_sub(off_cpu);
-        if stalled > 0 && ratio(computed, stalled) >= CPU_PART {
+        if stalled > 0 && (ratio(computed, stalled) >= CPU_PART || computed >= inputs.threshold_ns()) {
             let severity = if inputs.share(stalled) >= STALLED_SHARE_CRITICAL {
                 Severity::Critical
             } else {

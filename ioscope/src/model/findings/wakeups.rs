@@ -46,7 +46,9 @@ impl Detector for BusyPolling {
             share("on_cpu", cpu),
             per_second("ready_events", stats.per_second(counters.ready_events)),
         ];
-        busy.then(|| inputs.finding(self, Severity::Warn, "checks in again and again and finds nothing", evidence))
+        busy.then(|| {
+            inputs.finding(self, Severity::Warn, "checks in again and again and finds nothing", evidence)
+        })
     }
 }
 
@@ -83,7 +85,9 @@ impl Detector for ThunderingHerd {
             share("of_wakeups", part),
             per_second("ready_events", stats.per_second(stats.counters.ready_events)),
         ];
-        herd.then(|| inputs.finding(self, Severity::Warn, "is woken together with others, and finds nothing", evidence))
+        herd.then(|| {
+            inputs.finding(self, Severity::Warn, "is woken together with others, and finds nothing", evidence)
+        })
     }
 }
 
