@@ -300,6 +300,9 @@ fn a_long_ready_delay() {
     }
 }
 
+/// How late the timers of a thread may be.
+const SLACK: u64 = 30 * MS;
+
 #[test]
 fn a_poll_delay() {
     let Some(_turn) = turn("poll-delay") else { return };
@@ -308,7 +311,6 @@ fn a_poll_delay() {
         serde_json::to_string(&named(comm, spec)).expect("a spec is JSON")
     };
     // The slack of a thread's timers is inherited; it is this thread's, and the test's own.
-    const SLACK: u64 = 30 * MS;
     let ours = rustix::thread::current_timer_slack().expect("it is told");
     rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(SLACK)).expect("it can be set");
     let fault = Worker::start(&expiring("fault"));

@@ -20,10 +20,11 @@ fn idle() -> Stats {
 }
 
 /// So much of its ten seconds it was in this state instead of WAITING.
-fn with_time(mut stats: Stats, state: State, ns: u64) -> Stats {
-    stats.time_ns[state as usize] += ns;
-    stats.time_ns[State::Waiting as usize] -= ns;
-    stats
+fn with_time(stats: Stats, state: State, ns: u64) -> Stats {
+    let mut changed = stats;
+    changed.time_ns[state as usize] += ns;
+    changed.time_ns[State::Waiting as usize] -= ns;
+    changed
 }
 
 /// So often this value, each.
