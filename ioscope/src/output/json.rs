@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, io, sync::Arc};
 use ioscope_common::{Drops, State};
 use serde::Serialize;
 
-use super::summary::{LoopSummary, Summary};
+use super::{
+    stalls::StallJson,
+    summary::{LoopSummary, Summary},
+};
 use crate::{
     model::{
         Distribution, Identity,
@@ -70,6 +73,7 @@ struct Loop<'a> {
     io_uring: IoUring,
     errnos: BTreeMap<u32, u64>,
     time_ns: BTreeMap<String, u64>,
+    throttled_ns: u64,
     utilisation: f64,
     loop_duration_ns: Quantiles,
     wakeup_latency_ns: Quantiles,
@@ -140,6 +144,9 @@ struct Stalls {
     longest_ns: u64,
     total_ns: u64,
     threshold_ns: u64,
+    dropped: u64,
+    ongoing: Option<StallJson>,
+    list: Vec<StallJson>,
 }
 
 /// What was dropped.
@@ -150,6 +157,7 @@ pub(super) struct Dropped {
     targets_full: u64,
     out_of_directory: u64,
     compat_calls: u64,
+    captures_full: u64,
 }
 
 impl From<&Drops> for Dropped {
@@ -160,6 +168,7 @@ impl From<&Drops> for Dropped {
             targets_full: drops.targets_full,
             out_of_directory: drops.out_of_directory,
             compat_calls: drops.compat_calls,
+            captures_full: drops.captures_full,
         }
     }
 }
@@ -191,7 +200,7 @@ impl<'a> Document<'a> {
 
 impl<'a> Loop<'a> {
     fn of(entry: &'a LoopSummary, summary: &Summary) -> Self {
-        let LoopSummary { identity, stats, ongoing_stall_ns } = entry;
+        let LoopSummary { identity, stats, ongoing_stall_ns, stalls, stalls_dropped } = entry;
         let counters = &stats.counters;
         Self {
             pid: identity.pid,
@@ -229,6 +238,7 @@ impl<'a> Loop<'a> {
                 .into_iter()
                 .map(|state| (state.name().to_ascii_lowercase(), stats.time_in(state)))
                 .collect(),
+            throttled_ns: counters.throttled_ns,
             utilisation: stats.utilisation(),
             loop_duration_ns: Quantiles::of(&stats.loop_duration),
             wakeup_latency_ns: Quantiles::of(&stats.wakeup_latency),
@@ -264,6 +274,9 @@ impl<'a> Loop<'a> {
                 longest_ns: counters.longest_stall_ns,
                 total_ns: counters.stalled_ns,
                 threshold_ns: u64::try_from(summary.stall_threshold.as_nanos()).unwrap_or(u64::MAX),
+                dropped: *stalls_dropped,
+                ongoing: stalls.iter().find(|stall| stall.is_ongoing()).map(StallJson::of),
+                list: stalls.iter().filter(|stall| !stall.is_ongoing()).map(StallJson::of).collect(),
             },
             missed: counters.impossible,
             unseen: counters.unseen,
@@ -282,6 +295,9 @@ struct Finding<'a> {
     summary: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     subject: Option<&'a str>,
+    /// Functions, innermost first.
+    #[serde(rename = "where", skip_serializing_if = "Vec::is_empty")]
+    place: Vec<&'a str>,
     evidence: serde_json::Map<String, serde_json::Value>,
     advice: &'static str,
     /// The other loops that have it.
@@ -310,6 +326,7 @@ impl<'a> Finding<'a> {
             comm,
             summary: &finding.summary,
             subject: finding.subject.as_deref(),
+            place: finding.place.iter().map(|function| &**function).collect(),
             evidence: finding.evidence.iter().map(field).collect(),
             advice: finding.advice,
             also: others.iter().map(who).collect(),

@@ -8,6 +8,7 @@ use super::json::syscall_name;
 use crate::model::{
     Cost, Identity, LoopId, LoopModel, Model, Stats,
     findings::{self, Finding, Inputs, Severity},
+    stalls::Stall,
 };
 
 /// What happened in a run, or in an interval of one.
@@ -38,6 +39,10 @@ pub struct LoopSummary {
     pub stats: Stats,
     /// How long the stall lasts that it is in, in nanoseconds; 0 for none.
     pub ongoing_stall_ns: u64,
+    /// The stalls that it was in, as far as they are kept.
+    pub stalls: Vec<Stall>,
+    /// How many are not.
+    pub stalls_dropped: u64,
 }
 
 impl Summary {
@@ -67,10 +72,16 @@ impl Summary {
     fn of(model: &Model, attach: &str, elapsed_ns: u64, stats: impl Fn(&LoopModel) -> Stats) -> Self {
         let loops: Vec<_> = model
             .loops()
-            .map(|loop_model| LoopSummary {
-                identity: Arc::clone(&loop_model.identity),
-                stats: stats(loop_model),
-                ongoing_stall_ns: loop_model.ongoing_stall(model.stall_threshold).unwrap_or(0),
+            .map(|loop_model| {
+                let stats = stats(loop_model);
+                let ended_in_it = |stall: &&Stall| stall.ended_at.is_none_or(|at| at >= stats.from);
+                LoopSummary {
+                    identity: Arc::clone(&loop_model.identity),
+                    ongoing_stall_ns: loop_model.ongoing_stall(model.stall_threshold).unwrap_or(0),
+                    stalls: loop_model.stalls.iter().filter(ended_in_it).cloned().collect(),
+                    stalls_dropped: loop_model.stalls.dropped(),
+                    stats,
+                }
             })
             .collect();
         let findings = findings::find(model.loops().zip(&loops).map(|(loop_model, summary)| Inputs {
@@ -78,6 +89,7 @@ impl Summary {
             stats: &summary.stats,
             present: &loop_model.present,
             ended: loop_model.ended,
+            stalls: &summary.stalls,
             stall_threshold: model.stall_threshold,
             syscall_name,
         }));

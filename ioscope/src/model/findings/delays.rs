@@ -35,9 +35,7 @@ impl Detector for RunQueueStarvation {
     fn check(&self, inputs: &Inputs<'_>) -> Option<Finding> {
         let stats = inputs.stats;
         // Held back by a limit of its cgroup, it waits for its next share, not for others.
-        if stats.throttling.is_some_and(|throttling| {
-            throttled_share(throttling.throttled_periods, throttling.periods) >= THROTTLED_SHARE_WARN
-        }) {
+        if held_back(inputs).is_some_and(|held_back| held_back.share >= HELD_BACK_SHARE_WARN) {
             return None;
         }
         let ready = stats.time_in(State::Ready);
@@ -63,14 +61,30 @@ impl Detector for RunQueueStarvation {
 }
 
 /// A limit that is hit in one period of ten is no accident.
-const THROTTLED_SHARE_WARN: f64 = 0.10;
-const THROTTLED_SHARE_CRITICAL: f64 = 0.50;
-/// And it matters to this loop if that waits for so much of the time; other threads of the cgroup may have had
-/// the CPU time.
-const THROTTLED_READY_WARN: f64 = 0.05;
+const PERIODS_SHARE_WARN: f64 = 0.10;
+const PERIODS_SHARE_CRITICAL: f64 = 0.50;
+/// And it matters to this loop if it is held back for so much of the time: others of the cgroup may have been.
+const HELD_BACK_SHARE_WARN: f64 = 0.05;
+const HELD_BACK_SHARE_CRITICAL: f64 = 0.30;
 
-fn throttled_share(throttled: u64, periods: u64) -> f64 {
-    ratio(throttled, periods)
+/// How much a limit holds a loop back.
+struct HeldBack {
+    /// For how much of the time: measured, or, where the kernel does not tell of a thread, at most.
+    share: f64,
+    /// In how many of the limit's periods its cgroup was; `None` where the kernel's count cannot be read.
+    periods: Option<f64>,
+}
+
+fn held_back(inputs: &Inputs<'_>) -> Option<HeldBack> {
+    let stats = inputs.stats;
+    let throttling = stats.throttling.filter(|throttling| throttling.throttled_periods > 0);
+    let measured = stats.counters.throttled_ns;
+    if measured == 0 && throttling.is_none() {
+        return None;
+    }
+    let held_back_ns = if measured > 0 { measured } else { stats.time_in(State::Ready) };
+    let periods = throttling.map(|throttling| ratio(throttling.throttled_periods, throttling.periods));
+    Some(HeldBack { share: inputs.share(held_back_ns), periods })
 }
 
 /// The loop's cgroup uses up its CPU limit.
@@ -90,24 +104,24 @@ impl Detector for CgroupThrottling {
     }
 
     fn check(&self, inputs: &Inputs<'_>) -> Option<Finding> {
-        let stats = inputs.stats;
-        let throttling = stats.throttling.filter(|throttling| throttling.throttled_periods > 0)?;
-        let periods = throttled_share(throttling.throttled_periods, throttling.periods);
-        let ready = inputs.share(stats.time_in(State::Ready));
-        let severity = if periods >= THROTTLED_SHARE_CRITICAL && ready >= READY_SHARE_CRITICAL {
+        let held_back = held_back(inputs)?;
+        let periods_are = |share: f64| held_back.periods.is_none_or(|periods| periods >= share);
+        let severity = if held_back.share >= HELD_BACK_SHARE_CRITICAL && periods_are(PERIODS_SHARE_CRITICAL) {
             Severity::Critical
-        } else if periods >= THROTTLED_SHARE_WARN && ready >= THROTTLED_READY_WARN {
+        } else if held_back.share >= HELD_BACK_SHARE_WARN && periods_are(PERIODS_SHARE_WARN) {
             Severity::Warn
         } else {
             Severity::Info
         };
-        let evidence = [
-            share("periods_throttled", periods),
-            count("throttled", throttling.throttled_periods),
-            count("periods", throttling.periods),
-            nanoseconds("throttled_over_cpus", throttling.throttled_ns),
-            share("ready", ready),
-        ];
+        let mut evidence = vec![share("held_back", held_back.share)];
+        if let Some(throttling) = inputs.stats.throttling {
+            evidence.extend([
+                share("periods_throttled", ratio(throttling.throttled_periods, throttling.periods)),
+                count("throttled", throttling.throttled_periods),
+                count("periods", throttling.periods),
+                nanoseconds("throttled_over_cpus", throttling.throttled_ns),
+            ]);
+        }
         Some(inputs.finding(self, severity, "is held back by the CPU limit of its cgroup", evidence))
     }
 }

@@ -19,7 +19,11 @@ use std::{sync::Arc, time::Duration};
 
 use ioscope_common::State;
 
-use super::{Identity, Present, Stats};
+use super::{
+    Identity, Present, Stats,
+    stalls::{Cause, Stall},
+};
+use crate::symbols::Origin;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,6 +84,8 @@ pub struct Finding {
     pub summary: String,
     /// What is at fault, where that is not the loop itself: a system call's name.
     pub subject: Option<String>,
+    /// Where in the program, as far as a stall's stacks tell: the functions, innermost first, [`FUNCTIONS`] at most.
+    pub place: Vec<Arc<str>>,
     /// The numbers, the most telling first.
     pub evidence: Vec<Evidence>,
     /// What to do.
@@ -97,6 +103,8 @@ pub struct Inputs<'a> {
     pub present: &'a Present,
     /// Whether its thread has ended: what it did last does not go on.
     pub ended: bool,
+    /// The stalls of that time, as far as they are kept.
+    pub stalls: &'a [Stall],
     /// From this loop duration on it is a stall.
     pub stall_threshold: Duration,
     /// The name of a system call, by its number.
@@ -124,6 +132,16 @@ impl Inputs<'_> {
         u64::try_from(self.stall_threshold.as_nanos()).unwrap_or(u64::MAX)
     }
 
+    /// Where the stalls' time went that went to this, the heaviest stack of all: its functions in the program,
+    /// innermost first. None without names.
+    fn place(&self, is_meant: impl Fn(Cause) -> bool) -> Vec<Arc<str>> {
+        let stacks = self.stalls.iter().flat_map(|stall| stall.stacks.iter());
+        let meant = stacks.filter(|stack| is_meant(stack.cause) && !stack.stack.frames.is_empty());
+        let Some(heaviest) = meant.max_by_key(|stack| stack.weight_ns) else { return Vec::new() };
+        let in_program = heaviest.stack.frames.iter().filter(|frame| frame.origin != Origin::Kernel);
+        in_program.map(|frame| Arc::clone(&frame.name)).take(FUNCTIONS).collect()
+    }
+
     /// The makings of a finding of this loop.
     fn finding(
         &self,
@@ -138,6 +156,7 @@ impl Inputs<'_> {
             loops: vec![Arc::clone(self.identity)],
             summary: summary.into(),
             subject: None,
+            place: Vec::new(),
             evidence: evidence.into(),
             advice: detector.advice(),
         }
@@ -146,6 +165,9 @@ impl Inputs<'_> {
 
 /// From this loop duration on, a slice is long: at 10 ms a person or a peer's timer notices.
 const LONG_SLICE_NS: u64 = 10_000_000;
+
+/// So many functions tell where something is.
+const FUNCTIONS: usize = 8;
 
 /// So few events are not yet a rate, nor a quantile.
 const ENOUGH: u64 = 100;

@@ -2,7 +2,7 @@
 
 use ioscope_common::{Blocker, NO_SYSCALL, STOPPED, State};
 
-use super::{Detector, Finding, Inputs, LONG_SLICE_NS, Severity, count, nanoseconds, ratio, share};
+use super::{Cause, Detector, Finding, Inputs, LONG_SLICE_NS, Severity, count, nanoseconds, ratio, share};
 
 /// A system call in which so much of the time is slept is a habit of the loop, however short each sleep.
 const BLOCKED_SHARE_WARN: f64 = 0.10;
@@ -55,7 +55,8 @@ impl Detector for BlockingCall {
             count("times", blocker.count),
             share("time", inputs.share(blocker.total_ns)),
         ];
-        Some(Finding { subject: Some(name), ..inputs.finding(self, severity, summary, evidence) })
+        let place = inputs.place(|cause| cause == Cause::of_sleep(blocker.syscall));
+        Some(Finding { subject: Some(name), place, ..inputs.finding(self, severity, summary, evidence) })
     }
 }
 
@@ -129,7 +130,10 @@ impl Detector for CpuBoundCallback {
         let stalled = counters.stalled_ns + ongoing_here;
         // What was not on a CPU, in any slice, may all have been in these: the rest is the least that was.
         let off_cpu = stats.time_in(State::Blocked) + stats.time_in(State::Ready);
-        let computed = stalled.saturating_sub(off_cpu);
+        let at_least = stalled.saturating_sub(off_cpu);
+        // Of the stalls that are kept, it was measured.
+        let measured = inputs.stalls.iter().map(|stall| stall.account.on_cpu_ns()).sum();
+        let computed = at_least.max(measured).min(stalled);
         if stalled > 0 && (ratio(computed, stalled) >= CPU_PART || computed >= inputs.threshold_ns()) {
             let severity = if inputs.share(stalled) >= STALLED_SHARE_CRITICAL {
                 Severity::Critical
@@ -149,7 +153,8 @@ impl Detector for CpuBoundCallback {
             } else {
                 "stalls by computing between its wait calls"
             };
-            return Some(inputs.finding(self, severity, summary, evidence));
+            let place = inputs.place(|cause| matches!(cause, Cause::User | Cause::Kernel | Cause::OnCpu));
+            return Some(Finding { place, ..inputs.finding(self, severity, summary, evidence) });
         }
         let long = stats.loop_duration.buckets().filter(|(low, ..)| *low >= LONG_SLICE_NS);
         let (slices, least) =

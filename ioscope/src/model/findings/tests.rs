@@ -5,7 +5,13 @@ use std::{sync::Arc, time::Duration};
 use ioscope_common::{Blocker, Durations, STOPPED, State, WaitCall};
 
 use super::*;
-use crate::model::{Distribution, Throttling};
+use crate::{
+    model::{
+        Distribution, LoopId, Throttling,
+        stalls::{Account, BlockedIn, Capture, Stack, Stacks},
+    },
+    symbols::Frame,
+};
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
@@ -20,8 +26,8 @@ fn idle() -> Stats {
 }
 
 /// So much of its ten seconds it was in this state instead of WAITING.
-fn with_time(stats: Stats, state: State, ns: u64) -> Stats {
-    let mut changed = stats;
+fn with_time(before: Stats, state: State, ns: u64) -> Stats {
+    let mut changed = before;
     changed.time_ns[state as usize] += ns;
     changed.time_ns[State::Waiting as usize] -= ns;
     changed
@@ -59,6 +65,7 @@ fn inputs<'a>(identity: &'a Arc<Identity>, stats: &'a Stats, present: &'a Presen
         stats,
         present,
         ended: false,
+        stalls: &[],
         stall_threshold: Duration::from_millis(100),
         syscall_name: |number| format!("call {number}"),
     }
@@ -220,6 +227,14 @@ fn cgroup_throttling() {
     assert_eq!(tags(&throttled(50, 3 * SECOND - 1)), [(tag, Warn)]);
     // It explains the time without a CPU: that is no second finding.
     assert_eq!(tags(&throttled(50, 3 * SECOND)), [(tag, Critical)]);
+    // What the kernel tells of the thread itself goes before what may be, and does without the count.
+    let mut measured = throttled(50, 3 * SECOND);
+    measured.counters.throttled_ns = 500 * MS;
+    assert_eq!(tags(&measured), [(tag, Warn)]);
+    measured.throttling = None;
+    assert_eq!(tags(&measured), [(tag, Warn)]);
+    measured.counters.throttled_ns = 500 * MS - 1;
+    assert_eq!(tags(&measured), [("run-queue-starvation", Warn), (tag, Info)]);
 }
 
 #[test]
@@ -387,4 +402,49 @@ fn loops_of_a_process_are_told_of_together_and_the_worst_first() {
     assert_eq!(tids, [vec![4], vec![2, 1], vec![3]]);
     assert_eq!(findings[1].evidence[0], nanoseconds("longest", 30 * MS));
     assert_eq!(findings[0].severity, Critical);
+}
+
+fn stall(account: Account, cause: Cause, function: &str) -> Stall {
+    let frame = |name: &str, origin| Frame {
+        name: name.into(),
+        module: None,
+        location: None,
+        inlined: false,
+        origin,
+    };
+    let frames =
+        vec![frame("schedule", Origin::Kernel), frame(function, Origin::User), frame("main", Origin::User)];
+    let stack = Arc::new(Stack { kernel: Vec::new(), user: Vec::new(), frames });
+    let mut stacks = Stacks::default();
+    let weight_ns = account.duration_ns;
+    stacks.add(&Capture { at: 0, slice: 0, cause, weight_ns, count: 1, stack });
+    Stall { loop_id: LoopId(1), began_at: 0, found_at: None, ended_at: Some(0), account, stacks }
+}
+
+#[test]
+fn a_stalls_stack_tells_where() {
+    let slept = BlockedIn {
+        syscall: FSYNC,
+        count: 1,
+        total_ns: 150 * MS,
+        max_ns: 150 * MS,
+        argument: None,
+        resolved: None,
+    };
+    let sleeping = Account { duration_ns: 150 * MS, blocked: vec![slept], ..Account::default() };
+    let computing = Account { duration_ns: 400 * MS, preempted_ns: 100 * MS, ..Account::default() };
+    let stalls =
+        [stall(sleeping, Cause::Blocked(FSYNC), "write_log"), stall(computing, Cause::User, "parse")];
+    let who = identity(1, 1, None);
+    // Without the stalls' own accounts, all of the time without a CPU might have been in the second one.
+    let mut stats = stalled(550 * MS, 2, 150 * MS, 0);
+    stats.blockers = blocked(FSYNC, 1, 150 * MS, 150 * MS).blockers;
+    stats = with_time(stats, State::Ready, 400 * MS);
+    assert_eq!(find([inputs(&who, &stats, &WAITING)]).len(), 1);
+    let findings = find([Inputs { stalls: &stalls, ..inputs(&who, &stats, &WAITING) }]);
+    let places: Vec<_> = findings.iter().map(|found| (found.tag, found.place.join(" "))).collect();
+    assert_eq!(
+        places,
+        [("cpu-bound-callback", "parse main".to_owned()), ("blocking-call", "write_log main".to_owned())]
+    );
 }
