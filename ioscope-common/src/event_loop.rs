@@ -227,11 +227,6 @@ pub enum Transition {
     HandlerDone,
     /// It entered `io_uring_enter` to submit only.
     Submit,
-    /// That call returned.
-    Submitted {
-        /// How many requests the kernel took.
-        requests: u32,
-    },
     /// It left its CPU.
     SwitchOut {
         /// To sleep; otherwise it was preempted and stays runnable.
@@ -735,10 +730,6 @@ impl Loop {
                 self.counters.submissions += 1;
                 Step::NOTHING
             }
-            Transition::Submitted { requests } => {
-                self.counters.count_requests(requests);
-                Step::NOTHING
-            }
             Transition::SwitchOut { asleep, syscall, futex, argument, throttled } => {
                 self.argument = argument;
                 self.throttled = u32::from(throttled);
@@ -748,6 +739,13 @@ impl Loop {
             Transition::SwitchInUnseen { wake, shared } => self.switch_in_unseen(wake, shared, now),
             Transition::End => self.end(now),
         }
+    }
+
+    /// A call of `io_uring_enter` that submits only has returned. That moves the thread nowhere: it is not waiting
+    /// before it, in it or after it.
+    #[inline(always)]
+    pub const fn submitted(&mut self, requests: u32) {
+        self.counters.count_requests(requests);
     }
 
     /// Where the time from the last transition to `now` belongs, for a reader: what of it is past a

@@ -259,6 +259,13 @@ impl LoopRef {
         }
     }
 
+    /// The thread has submitted so many requests, in a call that does not wait.
+    #[inline(always)]
+    pub(crate) fn submitted(self, requests: u32) {
+        self.begin_write().submitted(requests);
+        self.end_write();
+    }
+
     /// Moves the thread on, and streams what is complete.
     #[inline(always)]
     pub(crate) fn step(self, transition: Transition, now: u64) -> Step {

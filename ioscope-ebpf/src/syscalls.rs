@@ -211,7 +211,7 @@ pub(crate) fn on_return(registers: Registers, result: i64) {
             this.watch_again();
         }
     } else if result > 0 && action_of(registers.syscall()) == WaitCall::IoUringEnter as u8 {
-        this.step(Transition::Submitted { requests: result as u32 }, now());
+        this.submitted(result as u32);
     }
 }
 

@@ -69,8 +69,6 @@ pub(super) struct Truth {
     pub(super) sleeps: Vec<Sleep>,
     calls: Vec<Call>,
     pub(super) submissions: u64,
-    /// How many requests each call that submitted only has submitted.
-    submitted: Vec<u64>,
     /// Sleeps in an epoll, poll or select call, but for the first of each.
     futile_wakeups: u64,
     pub(super) restarts: u64,
@@ -145,7 +143,6 @@ pub(super) fn read(story: &Story) -> Truth {
             }
             Transition::SwitchInUnseen { .. } => unreachable!("stories tell of every switch"),
             Transition::Submit => truth.submissions += 1,
-            Transition::Submitted { requests } => truth.submitted.push(u64::from(requests)),
             Transition::End => truth.ended = Some(now),
             Transition::Enter { args, .. } => {
                 seen_at = now;
@@ -254,7 +251,6 @@ impl Truth {
     pub(super) fn count(&self) -> Counted {
         let mut counted = Counted {
             submissions: self.submissions,
-            requests: (self.submitted.len() as u64, self.submitted.iter().sum()),
             futile_wakeups: self.futile_wakeups,
             restarts: self.restarts,
             ..Counted::default()

@@ -519,7 +519,7 @@ fn submitting_is_no_wait() {
     let mut story = Outcome::new();
     assert_eq!(story.step(Transition::Submit, 1_500), Step::NOTHING);
     story.returns(1_600, 3);
-    story.step(Transition::Submitted { requests: 3 }, 1_700);
+    story.machine.submitted(3);
     let counters = &story.machine.counters;
     assert_eq!((counters.submissions, counters.submitting_calls, counters.requests), (1, 1, 3));
     assert_eq!(counters.returns, [0; WaitCall::COUNT]);

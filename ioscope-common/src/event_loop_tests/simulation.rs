@@ -141,12 +141,7 @@ impl Thread {
                 self.happens(Transition::HandlerDone);
                 self.is_interrupted(args);
             }
-            (None, None, 7) => {
-                self.happens(Transition::Submit);
-                if !a.is_multiple_of(4) {
-                    self.happens(Transition::Submitted { requests: u32::from(a % 4) });
-                }
-            }
+            (None, None, 7) => self.happens(Transition::Submit),
             (None, None, 8) => {
                 self.happens(if a.is_multiple_of(2) { Transition::Resume } else { Transition::HandlerDone });
             }
