@@ -152,6 +152,7 @@ pub(super) struct Dropped {
     out_of_directory: u64,
     compat_calls: u64,
     captures_full: u64,
+    skipped_runs: u64,
 }
 
 impl From<&Drops> for Dropped {
@@ -163,6 +164,7 @@ impl From<&Drops> for Dropped {
             out_of_directory: drops.out_of_directory,
             compat_calls: drops.compat_calls,
             captures_full: drops.captures_full,
+            skipped_runs: drops.skipped_runs,
         }
     }
 }
