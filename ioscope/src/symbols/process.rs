@@ -160,15 +160,13 @@ impl Process {
         let Self { walker, mapped, pid, root, .. } = self;
         let highest =
             mapped.iter().map(|mapped| mapped.mapping.range.end).filter(|end| *end >> 63 == 0).max();
-        walker.walk(registers, highest.unwrap_or(u64::MAX), stack, |address, learn| {
-            let Some(at) = find(mapped, address) else { return false };
-            let mapped = &mapped[at];
-            let module = mapped.module(*pid, root.as_ref(), modules);
-            let tables = module
-                .as_ref()
-                .and_then(|module| Some((module.tables()?, module.start(&mapped.mapping.in_file())?)));
-            learn(&Code { range: mapped.mapping.range.clone(), tables });
-            true
+        walker.walk(registers, highest.unwrap_or(u64::MAX), stack, |address| {
+            let mapped = &mapped[find(mapped, address)?];
+            let module = mapped.module(*pid, root.as_ref(), modules).and_then(|module| {
+                let start = module.start(&mapped.mapping.in_file())?;
+                Some((module, start))
+            });
+            Some(Code { range: mapped.mapping.range.clone(), module })
         })
     }
 

@@ -1,14 +1,23 @@
 //! Walking up a stack by the unwind tables of the code, or by frame pointers where code has no tables.
+//!
+//! What tables framehop takes, it takes: `.eh_frame`, with or without its index, else `.debug_frame`. What it does not
+//! know is how to get from a signal handler to what was interrupted; that is done here.
+//!
+//! A walk is bounded by [`MOST_FRAMES`]. A table can hold a small program (a DWARF expression), which framehop runs
+//! without a bound: a traced program that wants to can keep its tracer's resolver busy with one that never ends.
 
-use std::ops::Range;
+use std::{collections::HashMap, ops::Range, rc::Rc};
 
 #[cfg(any(target_arch = "aarch64", test))]
 use framehop::aarch64::{CacheAarch64, PtrAuthMask, UnwindRegsAarch64, UnwinderAarch64};
 #[cfg(any(target_arch = "x86_64", test))]
 use framehop::x86_64::{CacheX86_64, UnwindRegsX86_64, UnwinderX86_64};
-use framehop::{ExplicitModuleSectionInfo, FrameAddress, Module as Unwindable, Unwinder};
+use framehop::{FrameAddress, Module as Unwindable, Unwinder};
 
-use super::{End, Registers, Unwound, module::Bytes};
+use super::{
+    End, Registers, Unwound,
+    module::{Bytes, Module},
+};
 
 /// No stack is followed further.
 pub(super) const MOST_FRAMES: usize = 512;
@@ -19,6 +28,15 @@ pub(super) trait Machine {
         + Default;
     type Cache: Default;
     type Registers;
+
+    /// The instructions that a signal handler returns to: they make the call `rt_sigreturn`.
+    const RETURN_FROM_SIGNAL: &[u8];
+    /// Where from the stack pointer, at these instructions, the interrupted code's registers are: instruction pointer, stack
+    /// pointer, frame pointer, link register.
+    const INTERRUPTED: [u64; 4];
+
+    /// The stack pointer.
+    fn sp(registers: &Self::Registers) -> u64;
 
     /// The registers to begin with; `highest` is an address that no code of the process is above.
     fn registers(registers: &Registers, highest: u64) -> Self::Registers;
@@ -45,6 +63,16 @@ impl Machine for X86_64 {
     type Cache = CacheX86_64;
     type Registers = UnwindRegsX86_64;
 
+    /// `mov $15, %rax; syscall`.
+    const RETURN_FROM_SIGNAL: &[u8] = &[0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05];
+    /// `struct ucontext` with `struct sigcontext_64` (`arch/x86/include/uapi/asm/sigcontext.h`). There is no
+    /// link register.
+    const INTERRUPTED: [u64; 4] = [168, 160, 120, 120];
+
+    fn sp(registers: &Self::Registers) -> u64 {
+        registers.sp()
+    }
+
     fn registers(registers: &Registers, _: u64) -> Self::Registers {
         UnwindRegsX86_64::new(registers.ip, registers.sp, registers.fp)
     }
@@ -56,6 +84,16 @@ impl Machine for Aarch64 {
     type Cache = CacheAarch64;
     type Registers = UnwindRegsAarch64;
 
+    /// `mov x8, #139; svc #0`.
+    const RETURN_FROM_SIGNAL: &[u8] = &[0x68, 0x11, 0x80, 0xd2, 0x01, 0, 0, 0xd4];
+    /// `struct rt_sigframe` (`arch/arm64/kernel/signal.c`): a `siginfo` of 128 bytes, then a `ucontext`, in which
+    /// `struct sigcontext` is behind room for 1,024 signals.
+    const INTERRUPTED: [u64; 4] = [568, 560, 544, 552];
+
+    fn sp(registers: &Self::Registers) -> u64 {
+        registers.sp()
+    }
+
     /// Return addresses may be signed in bits that no address of user space uses.
     fn registers(registers: &Registers, highest: u64) -> Self::Registers {
         let mask = PtrAuthMask::from_max_known_address(highest);
@@ -64,12 +102,11 @@ impl Machine for Aarch64 {
 }
 
 /// Code that a stack may go through.
-pub(super) struct Code<'a> {
+pub(super) struct Code {
     /// Where it is mapped.
     pub(super) range: Range<u64>,
-    /// Its tables, and the address, as the linker numbered it, of the start of `range`. Without tables, frame
-    /// pointers are followed.
-    pub(super) tables: Option<(&'a ExplicitModuleSectionInfo<Bytes>, u64)>,
+    /// The file, and the address of the start of `range` in it. Without a file, frame pointers are followed.
+    pub(super) module: Option<(Rc<Module>, u64)>,
 }
 
 /// Unwinds stacks of one process.
@@ -78,32 +115,38 @@ pub(super) struct Walker<M: Machine = Native> {
     cache: M::Cache,
     /// The starts of the ranges whose tables the unwinder has.
     known: Vec<u64>,
+    /// Addresses in files that return from signal handlers somewhere: whether they do it here.
+    from_signal: HashMap<u64, bool>,
 }
 
 impl<M: Machine> Default for Walker<M> {
     fn default() -> Self {
-        Self { unwinder: M::Unwinder::default(), cache: M::Cache::default(), known: Vec::new() }
+        Self {
+            unwinder: M::Unwinder::default(),
+            cache: M::Cache::default(),
+            known: Vec::new(),
+            from_signal: HashMap::new(),
+        }
     }
 }
 
 impl<M: Machine> Walker<M> {
-    /// Walks up. `stack` are the bytes from the stack pointer on, `code` says what is at an address: a stack
-    /// that leads to where no code is was misread, and is cut there.
-    pub(super) fn walk<C>(
+    /// Walks up. `stack` are the bytes from the stack pointer on, `highest` an address that no code is above, `code` says what is at
+    /// an address: a stack that leads to where no code is was misread, and is cut there.
+    pub(super) fn walk(
         &mut self,
         registers: &Registers,
         highest: u64,
         stack: &[u8],
-        mut code: C,
-    ) -> Unwound
-    where
-        C: FnMut(u64, &mut dyn FnMut(&Code<'_>)) -> bool,
-    {
+        mut code: impl FnMut(u64) -> Option<Code>,
+    ) -> Unwound {
         let mut read = |address: u64| word(stack, address.checked_sub(registers.sp).ok_or(())?);
         let mut state = M::registers(registers, highest);
         let mut addresses = vec![registers.ip];
         let mut at = FrameAddress::from_instruction_pointer(registers.ip);
-        code(registers.ip, &mut |code| self.learn(code));
+        if let Some(code) = code(registers.ip) {
+            self.learn(&code);
+        }
         let end = loop {
             let caller = match self.unwinder.unwind_frame(at, &mut state, &mut self.cache, &mut read) {
                 Ok(Some(caller)) => caller,
@@ -111,24 +154,52 @@ impl<M: Machine> Walker<M> {
                 Err(_) => break End::Cut,
             };
             let Some(next) = FrameAddress::from_return_address(caller) else { break End::Bottom };
-            if addresses.len() == MOST_FRAMES
-                || !code(next.address_for_lookup(), &mut |code| self.learn(code))
-            {
+            // What returns from a signal handler is the first instruction of its function.
+            let Some(found) = code(next.address_for_lookup()).or_else(|| code(caller)) else {
+                break End::Cut;
+            };
+            if addresses.len() == MOST_FRAMES {
                 break End::Cut;
             }
-            addresses.push(caller);
+            self.learn(&found);
             at = next;
+            if !self.is_from_signal(caller, &found) {
+                addresses.push(caller);
+                continue;
+            }
+            // Neither this nor what was interrupted comes behind a call: it is taken for one that does.
+            addresses.push(caller.wrapping_add(1));
+            let sp = M::sp(&state);
+            let [ip, sp, fp, lr] = M::INTERRUPTED.map(|offset| read(sp.wrapping_add(offset)));
+            let (Ok(ip), Ok(sp), Ok(fp), Ok(lr)) = (ip, sp, fp, lr) else { break End::Cut };
+            let Some(found) = code(ip) else { break End::Cut };
+            addresses.push(ip.wrapping_add(1));
+            self.learn(&found);
+            state = M::registers(&Registers { ip, sp, fp, lr }, highest);
+            at = FrameAddress::from_instruction_pointer(ip);
         };
         Unwound { addresses, end }
     }
 
-    fn learn(&mut self, code: &Code<'_>) {
+    fn learn(&mut self, code: &Code) {
         let Err(place) = self.known.binary_search(&code.range.start) else { return };
         self.known.insert(place, code.range.start);
-        let Some((tables, start)) = &code.tables else { return };
-        let base = code.range.start.wrapping_sub(start.wrapping_sub(tables.base_svma));
-        let name = String::new();
-        self.unwinder.add_module(Unwindable::new(name, code.range.clone(), base, (*tables).clone()));
+        let Some((module, start)) = &code.module else { return };
+        let Some(tables) = module.tables() else { return };
+        let base = code.range.start.wrapping_sub(start.wrapping_sub(tables.sections.base_svma));
+        let (name, sections) = (String::new(), tables.sections.clone());
+        self.unwinder.add_module(Unwindable::new(name, code.range.clone(), base, sections));
+    }
+
+    fn is_from_signal(&mut self, address: u64, code: &Code) -> bool {
+        let Some((module, start)) = &code.module else { return false };
+        if !module.tables().is_some_and(|tables| tables.has_signal_frames) {
+            return false;
+        }
+        *self.from_signal.entry(address).or_insert_with(|| {
+            let in_module = start.wrapping_add(address.wrapping_sub(code.range.start));
+            module.has_instructions(in_module, M::RETURN_FROM_SIGNAL)
+        })
     }
 }
 
@@ -152,9 +223,8 @@ mod tests {
 
     /// Walks through code without tables.
     fn walk<M: Machine>(registers: &Registers, words: &[u64]) -> Unwound {
-        Walker::<M>::default().walk(registers, 1 << 47, &stack(words), |address, learn| {
-            learn(&Code { range: CODE, tables: None });
-            CODE.contains(&address)
+        Walker::<M>::default().walk(registers, 1 << 47, &stack(words), |address| {
+            CODE.contains(&address).then_some(Code { range: CODE, module: None })
         })
     }
 

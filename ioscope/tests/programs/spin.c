@@ -24,7 +24,7 @@ LAYER int inner_layer(int depth) {
     local[depth % 40] = depth;
 #ifdef SIGNAL
     signal(SIGUSR1, spin_known);
-    raise(SIGUSR1);
+    kill(getpid(), SIGUSR1);
 #else
     spin_known(depth);
 #endif

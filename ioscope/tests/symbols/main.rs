@@ -1,10 +1,11 @@
 //! Names and stacks of real programs, built in many ways. The second source is gdb.
 
+mod cost;
 mod gdb;
 mod programs;
+mod runtimes;
 
 use std::fs;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -109,6 +110,31 @@ fn without_an_index_of_the_unwind_tables() {
     if have_gdb() {
         expect_spin(&["-O2", "-fomit-frame-pointer", "-Wl,--no-eh-frame-hdr"]);
     }
+}
+
+/// From a handler to what the signal interrupted.
+#[test]
+fn signal_handlers_have_the_interrupted_code_below_them() {
+    if !have_gdb() {
+        return;
+    }
+    let workshop = Workshop::new();
+    let flags = ["-O2", "-fomit-frame-pointer", "-DSIGNAL"];
+    let Some(program) = workshop.build("spin.c", &flags) else { return };
+    let running = Running::start(&program);
+    let mut seen = gdb::snapshot(running.pid);
+    let (stack, end) = resolve(&mut Resolver::new(), running.pid, &seen);
+    assert_eq!(seen.backtrace[1], "<signal handler called>");
+    let returns = stack.frames[1].name.to_string();
+    assert!(
+        ["__restore_rt", "__kernel_rt_sigreturn"].contains(&&*returns) || returns.contains("+0x"),
+        "{returns}"
+    );
+    seen.backtrace[1] = as_gdb_has_it(&stack.frames[1]);
+    same_as_gdb(&stack, &seen);
+    assert_eq!(end, End::Bottom);
+    let found = names(&stack);
+    assert!(found.contains(&"inner_layer") && found.contains(&"main"), "{found:?}");
 }
 
 /// Functions that are compiled into their caller are frames of their own, with the lines of the calls.
@@ -431,73 +457,4 @@ fn kernel_addresses_have_names() {
     assert_eq!(names(&stack), ["schedule", "schedule", "0x1", "0x2"]);
     let origins: Vec<_> = stack.frames.iter().map(|frame| frame.origin).collect();
     assert_eq!(origins, [Origin::Kernel, Origin::Kernel, Origin::Kernel, Origin::User]);
-}
-
-/// The second one makes interpreted functions frames of their own.
-const NODE_FLAGS: [&str; 2] = ["--perf-basic-prof", "--interpreted-frames-native-stack"];
-
-/// node tells of the functions that it compiles; the stack goes through them into node itself, down to its start.
-#[test]
-fn functions_of_node_have_names() {
-    if !have_gdb() {
-        return;
-    }
-    if Command::new("node").arg("--version").output().is_err() {
-        return skip("this machine lacks node");
-    }
-    let workshop = Workshop::new();
-    let script = workshop.path("stall.js");
-    let text = "\
-function spinKnown(n) { let x = n; for (;;) { x = (x * 31 + 7) % 1000003; } }
-function callsIt(n) { return spinKnown(n) + 1; }
-setTimeout(() => { console.log('ready'); callsIt(5); }, 1);
-";
-    fs::write(&script, text).unwrap();
-    let running = Running::command(Command::new("node").args(NODE_FLAGS).arg(&script).process_group(0));
-    std::thread::sleep(std::time::Duration::from_millis(500));
-    let seen = gdb::snapshot(running.pid);
-    let mut resolver = Resolver::new();
-    let (stack, end) = resolve(&mut resolver, running.pid, &seen);
-    fs::remove_file(format!("/tmp/perf-{}.map", running.pid)).unwrap();
-    let found = names(&stack);
-    let spins = stack
-        .frames
-        .iter()
-        .find(|frame| frame.name.ends_with("spinKnown"))
-        .unwrap_or_else(|| panic!("{stack:#?}"));
-    assert_eq!(spins.origin, Origin::Jit);
-    let location = spins.location.as_ref().unwrap();
-    assert_eq!((&*location.file, location.line), (script.to_str().unwrap(), Some(1)));
-    let place = |name: &str| {
-        found.iter().position(|found| found.contains(name)).unwrap_or_else(|| panic!("{name}: {found:#?}"))
-    };
-    let order = ["spinKnown", "callsIt", "uv_run", "node::Start", "main"].map(place);
-    assert!(order.is_sorted(), "{found:#?}");
-    assert_eq!(end, End::Bottom);
-}
-
-/// The interpreter's own functions, with the call of the sleep innermost: a thread that is asleep has a stack as
-/// well. From Python 3.12 on, with `-X perf`, there are Python's functions too.
-#[test]
-fn a_sleeping_python_shows_the_interpreter() {
-    if !have_gdb() {
-        return;
-    }
-    if Command::new("python3").arg("--version").output().is_err() {
-        return skip("this machine lacks python3");
-    }
-    let script = "\
-import time
-def blocks(): time.sleep(1000)
-print('ready', flush=True)
-blocks()
-";
-    let running = Running::command(Command::new("python3").args(["-X", "perf", "-c", script]));
-    let seen = gdb::snapshot(running.pid);
-    let (stack, end) = resolve(&mut Resolver::new(), running.pid, &seen);
-    same_as_gdb(&stack, &seen);
-    assert_eq!(end, End::Bottom);
-    let found = names(&stack);
-    assert!(found.iter().any(|name| name.contains("sleep")), "{found:#?}");
-    assert!(found.iter().any(|name| name.contains("Eval")), "{found:#?}");
 }
