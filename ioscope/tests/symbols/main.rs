@@ -6,6 +6,7 @@ mod programs;
 mod runtimes;
 
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -17,12 +18,18 @@ use programs::{Running, Workshop, skip};
 const SPIN: [&str; 8] =
     ["spin_known", "inner_layer", "outer_layer", "recurse", "recurse", "recurse", "recurse", "main"];
 
+/// Whether there is a gdb, and whether it may look at processes that it has not started.
 fn have_gdb() -> bool {
-    let there = gdb::is_there();
-    if !there {
+    let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
+    let may = rustix::process::geteuid().is_root() || ["", "0"].contains(&scope.trim());
+    if !gdb::is_there() {
         skip("this machine lacks gdb");
+    } else if !may {
+        skip("gdb may not attach (kernel.yama.ptrace_scope)");
+    } else {
+        return true;
     }
-    there
+    false
 }
 
 fn names(stack: &Stack) -> Vec<&str> {
@@ -391,6 +398,41 @@ fn a_program_whose_file_was_deleted_keeps_its_names() {
     let (stack, end) = resolve(&mut Resolver::new(), running.pid, &seen);
     assert_eq!(names(&stack)[..SPIN.len()], SPIN, "{stack:#?}");
     assert_eq!(end, End::Bottom);
+}
+
+/// With no more rights than ioscope keeps once it traces, `CAP_SYS_ADMIN` and `CAP_SYSLOG` not among them.
+#[test]
+fn the_rights_that_ioscope_keeps_are_enough() {
+    let workshop = Workshop::new();
+    if !have_gdb() {
+        return;
+    }
+    if !rustix::process::geteuid().is_root() {
+        return skip("only root has rights to give up");
+    }
+    let Some(program) = workshop.build("spin.c", &["-O2", "-fomit-frame-pointer"]) else { return };
+    let running = Running::command(Command::new(&program).uid(1));
+    let seen = gdb::snapshot(running.pid);
+    fs::remove_file(&program).unwrap();
+    // Rights belong to a thread.
+    let look = move || {
+        let mut resolver = Resolver::new();
+        ioscope::probe::privileges::keep_what_reading_takes().unwrap();
+        assert!(
+            fs::read_dir(format!("/proc/{}/map_files", running.pid))
+                .unwrap()
+                .flatten()
+                .all(|entry| { fs::File::open(entry.path()).is_err() })
+        );
+        let (stack, end) = resolve(&mut resolver, running.pid, &seen);
+        assert_eq!(names(&stack)[..SPIN.len()], SPIN, "{stack:#?}");
+        same_as_gdb(&stack, &seen);
+        assert_eq!(end, End::Bottom);
+        if let Err(error) = resolver.kernel_symbols() {
+            skip(&error.to_string());
+        }
+    };
+    std::thread::spawn(look).join().unwrap();
 }
 
 #[test]
