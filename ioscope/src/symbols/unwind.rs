@@ -22,6 +22,12 @@ use super::{
 /// No stack is followed further.
 pub(super) const MOST_FRAMES: usize = 512;
 
+/// So many bytes of instructions are looked at.
+const LEAVING: usize = 5;
+
+/// So many addresses are remembered; then it starts anew.
+const MOST_REMEMBERED: usize = 4096;
+
 /// What differs between processors.
 pub(super) trait Machine {
     type Unwinder: Unwinder<Module = Unwindable<Bytes>, Cache = Self::Cache, UnwindRegs = Self::Registers>
@@ -35,8 +41,11 @@ pub(super) trait Machine {
     /// pointer, frame pointer, link register.
     const INTERRUPTED: [u64; 4];
 
-    /// The stack pointer.
-    fn sp(registers: &Self::Registers) -> u64;
+    /// The stack pointer and the frame pointer.
+    fn pointers(registers: &Self::Registers) -> (u64, u64);
+
+    /// How far up from the stack pointer the return address is, if these instructions leave the function with no more ado.
+    fn to_return_address(instructions: [u8; LEAVING]) -> Option<u64>;
 
     /// The registers to begin with; `highest` is an address that no code of the process is above.
     fn registers(registers: &Registers, highest: u64) -> Self::Registers;
@@ -69,8 +78,16 @@ impl Machine for X86_64 {
     /// link register.
     const INTERRUPTED: [u64; 4] = [168, 160, 120, 120];
 
-    fn sp(registers: &Self::Registers) -> u64 {
-        registers.sp()
+    fn pointers(registers: &Self::Registers) -> (u64, u64) {
+        (registers.sp(), registers.bp())
+    }
+
+    /// `add $N, %rsp; ret`.
+    fn to_return_address(instructions: [u8; LEAVING]) -> Option<u64> {
+        match instructions {
+            [0x48, 0x83, 0xc4, pushed @ 0..0x80, 0xc3] => Some(u64::from(pushed)),
+            _ => None,
+        }
     }
 
     fn registers(registers: &Registers, _: u64) -> Self::Registers {
@@ -90,8 +107,13 @@ impl Machine for Aarch64 {
     /// `struct sigcontext` is behind room for 1,024 signals.
     const INTERRUPTED: [u64; 4] = [568, 560, 544, 552];
 
-    fn sp(registers: &Self::Registers) -> u64 {
-        registers.sp()
+    fn pointers(registers: &Self::Registers) -> (u64, u64) {
+        (registers.sp(), registers.fp())
+    }
+
+    /// Frame pointers are kept by everybody there.
+    fn to_return_address(_: [u8; LEAVING]) -> Option<u64> {
+        None
     }
 
     /// Return addresses may be signed in bits that no address of user space uses.
@@ -109,6 +131,15 @@ pub(super) struct Code {
     pub(super) module: Option<(Rc<Module>, u64)>,
 }
 
+/// What a stack goes through: the code of a process.
+pub(super) trait Space {
+    /// What is at an address; `None` if no code is.
+    fn code(&mut self, address: u64) -> Option<Code>;
+
+    /// Reads instructions; `false` if they cannot be read.
+    fn instructions(&mut self, address: u64, bytes: &mut [u8]) -> bool;
+}
+
 /// Unwinds stacks of one process.
 pub(super) struct Walker<M: Machine = Native> {
     unwinder: M::Unwinder,
@@ -117,6 +148,8 @@ pub(super) struct Walker<M: Machine = Native> {
     known: Vec<u64>,
     /// Addresses in files that return from signal handlers somewhere: whether they do it here.
     from_signal: HashMap<u64, bool>,
+    /// Return addresses in code without a file: what [`Machine::to_return_address`] says of them.
+    leaving: HashMap<u64, Option<u64>>,
 }
 
 impl<M: Machine> Default for Walker<M> {
@@ -126,59 +159,85 @@ impl<M: Machine> Default for Walker<M> {
             cache: M::Cache::default(),
             known: Vec::new(),
             from_signal: HashMap::new(),
+            leaving: HashMap::new(),
         }
     }
 }
 
 impl<M: Machine> Walker<M> {
-    /// Walks up. `stack` are the bytes from the stack pointer on, `highest` an address that no code is above, `code` says what is at
-    /// an address: a stack that leads to where no code is was misread, and is cut there.
+    /// Walks up. `stack` are the bytes from the stack pointer on, `highest` an address that no code is above. A stack
+    /// that leads to where no code is was misread, and is cut there.
     pub(super) fn walk(
         &mut self,
         registers: &Registers,
         highest: u64,
         stack: &[u8],
-        mut code: impl FnMut(u64) -> Option<Code>,
+        space: &mut impl Space,
     ) -> Unwound {
         let mut read = |address: u64| word(stack, address.checked_sub(registers.sp).ok_or(())?);
         let mut state = M::registers(registers, highest);
         let mut addresses = vec![registers.ip];
         let mut at = FrameAddress::from_instruction_pointer(registers.ip);
-        if let Some(code) = code(registers.ip) {
-            self.learn(&code);
-        }
+        let mut code = space.code(registers.ip);
         let end = loop {
-            let caller = match self.unwinder.unwind_frame(at, &mut state, &mut self.cache, &mut read) {
-                Ok(Some(caller)) => caller,
-                Ok(None) => break End::Bottom,
-                Err(_) => break End::Cut,
+            if let Some(code) = &code {
+                self.learn(code);
+            }
+            let made = code.as_ref().is_some_and(|code| code.module.is_none()) && at.is_return_address();
+            let caller = match self.leave(made.then(|| at.address()), space) {
+                Some(up) => {
+                    let (sp, fp) = M::pointers(&state);
+                    let sp = sp.wrapping_add(up);
+                    let Ok(ip) = read(sp) else { break End::Cut };
+                    state = M::registers(&Registers { ip, sp: sp.wrapping_add(8), fp, lr: 0 }, highest);
+                    ip
+                }
+                None => match self.unwinder.unwind_frame(at, &mut state, &mut self.cache, &mut read) {
+                    Ok(Some(caller)) => caller,
+                    Ok(None) => break End::Bottom,
+                    Err(_) => break End::Cut,
+                },
             };
             let Some(next) = FrameAddress::from_return_address(caller) else { break End::Bottom };
             // What returns from a signal handler is the first instruction of its function.
-            let Some(found) = code(next.address_for_lookup()).or_else(|| code(caller)) else {
+            let Some(found) = space.code(next.address_for_lookup()).or_else(|| space.code(caller)) else {
                 break End::Cut;
             };
-            if addresses.len() == MOST_FRAMES {
+            if addresses.len() >= MOST_FRAMES {
                 break End::Cut;
             }
-            self.learn(&found);
             at = next;
             if !self.is_from_signal(caller, &found) {
                 addresses.push(caller);
+                code = Some(found);
                 continue;
             }
             // Neither this nor what was interrupted comes behind a call: it is taken for one that does.
             addresses.push(caller.wrapping_add(1));
-            let sp = M::sp(&state);
+            let (sp, _) = M::pointers(&state);
             let [ip, sp, fp, lr] = M::INTERRUPTED.map(|offset| read(sp.wrapping_add(offset)));
             let (Ok(ip), Ok(sp), Ok(fp), Ok(lr)) = (ip, sp, fp, lr) else { break End::Cut };
-            let Some(found) = code(ip) else { break End::Cut };
+            let Some(found) = space.code(ip) else { break End::Cut };
             addresses.push(ip.wrapping_add(1));
-            self.learn(&found);
+            code = Some(found);
             state = M::registers(&Registers { ip, sp, fp, lr }, highest);
             at = FrameAddress::from_instruction_pointer(ip);
         };
         Unwound { addresses, end }
+    }
+
+    /// Code that was made at run time has no tables, and does not always keep the frame pointer: the piece that
+    /// Python 3.12 puts around each of its functions on `x86_64` does not. From how it goes on after the
+    /// call it can be seen where its return address is.
+    fn leave(&mut self, made: Option<u64>, space: &mut impl Space) -> Option<u64> {
+        let address = made?;
+        if self.leaving.len() >= MOST_REMEMBERED {
+            self.leaving.clear();
+        }
+        *self.leaving.entry(address).or_insert_with(|| {
+            let mut instructions = [0; LEAVING];
+            space.instructions(address, &mut instructions).then(|| M::to_return_address(instructions))?
+        })
     }
 
     fn learn(&mut self, code: &Code) {
@@ -223,9 +282,37 @@ mod tests {
 
     /// Walks through code without tables.
     fn walk<M: Machine>(registers: &Registers, words: &[u64]) -> Unwound {
-        Walker::<M>::default().walk(registers, 1 << 47, &stack(words), |address| {
+        Walker::<M>::default().walk(registers, 1 << 47, &stack(words), &mut MadeUp)
+    }
+
+    /// Code without tables, which says nothing by its instructions but at one place.
+    struct MadeUp;
+
+    const LEAVES: u64 = CODE.end - 0x100;
+
+    impl Space for MadeUp {
+        fn code(&mut self, address: u64) -> Option<Code> {
             CODE.contains(&address).then_some(Code { range: CODE, module: None })
-        })
+        }
+
+        fn instructions(&mut self, address: u64, bytes: &mut [u8]) -> bool {
+            bytes.fill(0x90);
+            if address == LEAVES {
+                bytes.copy_from_slice(&[0x48, 0x83, 0xc4, 0x18, 0xc3]);
+            }
+            true
+        }
+    }
+
+    #[test]
+    fn instructions_show_the_way_where_there_is_no_frame_pointer() {
+        let registers = Registers { ip: AT, sp: SP, fp: SP + 8, lr: 0 };
+        // The frame at LEAVES has three words of its own, and leaves the frame pointer alone.
+        let words = [1, SP + 72, LEAVES, 2, 2, 2, AT + 0x22, 3, 3, 0, AT + 0x33, 0, 0];
+        let found = walk::<X86_64>(&registers, &words);
+        assert_eq!(found.addresses, [AT, LEAVES, AT + 0x22, AT + 0x33]);
+        let found = walk::<X86_64>(&registers, &words[..6]);
+        assert_eq!((found.addresses, found.end), (vec![AT, LEAVES], End::Cut));
     }
 
     const AT: u64 = CODE.start;

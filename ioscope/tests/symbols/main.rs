@@ -98,6 +98,26 @@ fn without_frame_pointers() {
     }
 }
 
+/// A thread's stack ends where threads begin.
+#[test]
+fn in_a_thread() {
+    let workshop = Workshop::new();
+    if !have_gdb() {
+        return;
+    }
+    let Some(program) = workshop.build("spin.c", &["-O2", "-fomit-frame-pointer", "-pthread", "-DTHREAD"])
+    else {
+        return;
+    };
+    let running = Running::start(&program);
+    let seen = gdb::snapshot_of_second_thread(running.pid, 3000);
+    let (stack, end) = resolve(&mut Resolver::new(), running.pid, &seen);
+    assert_eq!(names(&stack)[..7], SPIN[..7]);
+    assert_eq!(names(&stack)[7], "thread_main");
+    same_as_gdb(&stack, &seen);
+    assert_eq!(end, End::Bottom);
+}
+
 #[test]
 fn static_and_position_independent() {
     if have_gdb() {
