@@ -5,9 +5,10 @@
 mod support;
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use ioscope::demo::{Pattern, Slice, Spec, ThreadReport, Work};
@@ -53,7 +54,8 @@ struct Both {
 fn run(command: Command, spec: Spec, prepare: impl FnOnce(&Worker)) -> Both {
     let mut worker = Worker::start(command, &[spec]).expect("the worker starts");
     prepare(&worker);
-    let mut stat = Command::new(IOSCOPE);
+    // On a busy machine it is to be seen how late ioscope is, not how long it waits for a CPU.
+    let mut stat = undisturbed();
     stat.args(["stat", "--json", "--pid", &worker.id().to_string()]);
     let tracing = Tracing::start(stat);
     worker.say().expect("the worker listens");
@@ -67,9 +69,13 @@ fn run(command: Command, spec: Spec, prepare: impl FnOnce(&Worker)) -> Both {
     Both { traced, report }
 }
 
-/// A worker that others do not take the CPU from: of the first real-time priority, where that can be had.
+/// An ioscope that others do not take the CPU from: of the first real-time priority, where that can be had.
 fn undisturbed() -> Command {
-    let can = Command::new("chrt").args(["-f", "1", "true"]).status().is_ok_and(|status| status.success());
+    static CAN: OnceLock<bool> = OnceLock::new();
+    let can = *CAN.get_or_init(|| {
+        let tried = Command::new("chrt").args(["-f", "1", "true"]).status();
+        tried.is_ok_and(|status| status.success())
+    });
     let mut command = Command::new(if can { "chrt" } else { IOSCOPE });
     if can {
         command.args(["-f", "1", IOSCOPE]);
@@ -178,20 +184,21 @@ fn fsync_names_its_file() {
         ..BLOCKED
     };
     // As many as take long enough on this disk.
+    const ROUNDS: u32 = 50;
+    let mut file = tempfile::tempfile().expect("a file");
     let once = Instant::now();
-    let file = tempfile::tempfile().expect("a file");
-    for round in 1..=5_u64 {
-        file.set_len(round).expect("it can be changed");
+    for _ in 0..ROUNDS {
+        file.write_all(b"x").expect("it can be written");
         file.sync_all().expect("it can be written");
     }
-    let one = (once.elapsed() / 5).as_nanos().max(1);
-    let times = usize::try_from(400_000_000 / one + 1).expect("few").clamp(2, 5_000);
+    let one = (once.elapsed() / ROUNDS).as_nanos().max(1);
+    let times = usize::try_from(1_500_000_000 / one + 1).expect("few").clamp(2, 20_000);
     expect(&expected, || working(3, &vec![Work::Fsync { bytes: 1 }; times]), undisturbed, |_| ());
 }
 
 #[test]
 fn a_page_that_does_not_come_is_a_page_fault() {
-    let expected = Expected { cause: "page_fault", function: Some(("touch", 0)), ..BLOCKED };
+    let expected = Expected { cause: "page_fault", function: Some(("SlowPage::touch", 1)), ..BLOCKED };
     expect(&expected, || working(3, &[Work::PageFault { ns: 300 * MS }]), undisturbed, |_| ());
 }
 
@@ -361,7 +368,7 @@ fn a_stall_that_does_not_end_is_found_though_the_stream_is_full() {
         let batch = loop {
             assert!(Instant::now() < deadline, "it is not found");
             std::thread::sleep(source.next_look().saturating_duration_since(Instant::now()));
-            if source.look_for_stalls().expect("it goes on") {
+            if source.look_for_stalls() {
                 let batch = source.next_batch().expect("it goes on").expect("a batch");
                 if !batch.found.is_empty() {
                     break batch;
@@ -386,23 +393,24 @@ fn threads_that_park_do_not_stall() {
     }
     let spec = Spec {
         threads: 3,
-        period_ns: 400 * MS,
+        period_ns: 150 * MS,
         iterations: None,
         duration_ns: Some(3_000 * MS),
         ..Spec::new(WaitCall::EpollPwait, Pattern::TakeTurns)
     };
     let mut worker = Worker::of(&[spec]);
     let mut stat = Command::new(IOSCOPE);
-    stat.args(["stat", "--json", "--pid", &worker.id().to_string()]);
+    stat.args(["stat", "--json", "--stall-threshold", "50ms", "--pid", &worker.id().to_string()]);
     let tracing = Tracing::start(stat);
     worker.say().expect("the worker listens");
     worker.report().expect("the worker reports");
     worker.end().expect("the worker ends");
     let (_, documents) = tracing.end();
     let loops = documents[0]["loops"].as_array().expect("loops");
-    assert_eq!(loops.len(), 3);
+    // One may never get a turn.
+    assert!(loops.len() >= 2, "{loops:#?}");
     let parked = |traced: &Value| traced["time_ns"]["parked"].as_u64().expect("a number");
-    assert!(loops.iter().map(parked).sum::<u64>() > 3_000 * MS, "they park: {loops:#?}");
+    assert!(loops.iter().map(parked).sum::<u64>() > 2_000 * MS, "they park: {loops:#?}");
     for traced in loops {
         let stalls = &traced["stalls"];
         assert_eq!(stalls["count"], 0, "{stalls:#}");

@@ -6,6 +6,7 @@ mod distribution;
 pub mod findings;
 pub mod stalls;
 mod stats;
+mod unpolled;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -16,6 +17,8 @@ pub use distribution::Distribution;
 use stalls::Moment;
 pub use stalls::StallLog;
 pub use stats::{Poller, Present, Stats, TimeNs};
+use unpolled::SharedPollers;
+pub use unpolled::{PollerId, Unpolled};
 
 /// Everything known of one loop.
 #[derive(Clone, Debug)]
@@ -32,6 +35,8 @@ pub struct LoopModel {
     pub present: Present,
     /// Its stalls.
     pub stalls: StallLog,
+    /// Whether another thread of the process uses its poller too.
+    pub shares_poller: bool,
     /// The copy that these were made of.
     raw: Box<Loop>,
 }
@@ -56,7 +61,7 @@ impl LoopModel {
 
     /// How long the present slice has lasted, if it is a stall by this threshold, in nanoseconds.
     pub fn ongoing_stall(&self, threshold: Duration) -> Option<u64> {
-        self.present.slice_ns.filter(|ns| !self.ended && u128::from(*ns) >= threshold.as_nanos())
+        self.present.serving_ns.filter(|ns| !self.ended && u128::from(*ns) >= threshold.as_nanos())
     }
 }
 
@@ -70,6 +75,7 @@ pub struct Model {
     drops: Drops,
     cost: Cost,
     loops: BTreeMap<LoopId, LoopModel>,
+    shared_pollers: SharedPollers,
 }
 
 impl Model {
@@ -86,9 +92,11 @@ impl Model {
                 out_of_directory: 0,
                 compat_calls: 0,
                 captures_full: 0,
+                skipped_runs: 0,
             },
             cost: Cost { bpf_ns: None, collector_cpu_ns: 0 },
             loops: BTreeMap::new(),
+            shared_pollers: SharedPollers::new(),
         }
     }
 
@@ -101,6 +109,8 @@ impl Model {
         for sample in &batch.samples {
             self.take_sample(sample, batch.at);
         }
+        let sharing = self.loops.values().filter(|model| model.shares_poller && !model.ended);
+        self.shared_pollers.update(sharing.map(|model| (model.identity.pid, &*model.raw)), batch.at);
         for found in &batch.found {
             if let Some(model) = self.loops.get_mut(&found.id) {
                 model.stalls.found(found);
@@ -128,7 +138,7 @@ impl Model {
         let until = if machine.ended == 0 { at.max(machine.since) } else { machine.ended };
         let open = machine.open_interval(*wake, *shared, until);
         let present = Present::of(machine, *wake, *shared, until);
-        let now = Moment { open, slice_ns: present.slice_ns, threshold: self.stall_threshold };
+        let now = Moment { open, serving_ns: present.serving_ns, threshold: self.stall_threshold };
         if let Some(model) = self.loops.get_mut(id) {
             // A thread that was found asleep may turn out to begin later.
             model.stats.from = machine.born;
@@ -136,6 +146,7 @@ impl Model {
             model.stats.take_in(*ring_events, *throttling);
             model.identity = Arc::clone(identity);
             model.present = present;
+            model.shares_poller = *shared;
             model.stalls.update(*id, machine, Some(&model.raw), &now);
             model.raw.clone_from(machine);
         } else {
@@ -151,6 +162,7 @@ impl Model {
                 stats,
                 present,
                 stalls,
+                shares_poller: *shared,
                 raw: machine.clone(),
             };
             self.loops.insert(*id, model);
@@ -171,6 +183,13 @@ impl Model {
     /// watched for days keeps what lives.
     pub fn forget_ended(&mut self, before: u64) {
         self.loops.retain(|_, model| !model.ended || model.stats.until >= before);
+    }
+
+    /// For how long nobody waits on the poller that a loop shares with others; `None` if it shares none.
+    pub fn unpolled(&self, model: &LoopModel) -> Option<Unpolled> {
+        PollerId::of(model.identity.pid, &model.raw)
+            .filter(|_| model.shares_poller)
+            .and_then(|id| self.shared_pollers.get(id))
     }
 
     /// When the last batch was taken, in nanoseconds of `CLOCK_MONOTONIC`.

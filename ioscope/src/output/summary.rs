@@ -6,7 +6,7 @@ use ioscope_common::Drops;
 
 use super::json::syscall_name;
 use crate::model::{
-    Cost, Identity, LoopId, LoopModel, Model, Stats,
+    Cost, Identity, LoopId, LoopModel, Model, Stats, Unpolled,
     findings::{self, Finding, Inputs, Severity},
     stalls::Stall,
 };
@@ -43,6 +43,8 @@ pub struct LoopSummary {
     pub stalls: Vec<Stall>,
     /// How many are not.
     pub stalls_dropped: u64,
+    /// For how long nobody waited on the poller that it shares with others, at the end and at most.
+    pub unpolled: Option<Unpolled>,
 }
 
 impl Summary {
@@ -79,6 +81,7 @@ impl Summary {
                     identity: Arc::clone(&loop_model.identity),
                     ongoing_stall_ns: loop_model.ongoing_stall(model.stall_threshold).unwrap_or(0),
                     stalls: loop_model.stalls.iter().filter(ended_in_it).cloned().collect(),
+                    unpolled: model.unpolled(loop_model),
                     stalls_dropped: loop_model.stalls.dropped(),
                     stats,
                 }

@@ -4,7 +4,11 @@
 //! because the kernel closes its descriptors.
 #![expect(unsafe_code, reason = "aya asks for a promise about what goes into a map")]
 
-use std::{io::Read as _, time::Duration};
+use std::{
+    io::Read as _,
+    os::fd::{AsFd as _, AsRawFd as _, RawFd},
+    time::Duration,
+};
 
 use aya::{
     Btf as ProgramBtf, Ebpf, EbpfLoader, Pod,
@@ -27,11 +31,14 @@ use super::{
     btf::Btf,
     captures::Capture,
     config,
+    environment::Environment,
     error::ProbeError,
     hooks::{
         EPOLL_READINESS, Hook, HookChoice, HookKind, JOBS, Job, JobStatus, RING_READINESS, WAIT_CALLS, Way,
     },
+    kfuncs,
     memory::{MappedArray, SliceGlance},
+    preemption::Preemption,
 };
 
 /// [`DIRECTORY_BLOCK`] as the kernel counts entries.
@@ -127,6 +134,8 @@ pub struct Session {
     stream: RingBuf<MapData>,
     captures: RingBuf<MapData>,
     jobs: Vec<JobStatus>,
+    /// Of programs that are unloaded by now.
+    skipped_before: u64,
     statistics: bool,
     diagnostics: Option<EbpfLogger<&'static dyn Log>>,
 }
@@ -139,8 +148,11 @@ impl Session {
     pub fn start(plan: &Plan) -> Result<Self, ProbeError> {
         let arch = Arch::host().ok_or(ProbeError::Architecture)?;
         let btf = Btf::from_sys_fs()?;
-        let probe_config = config::build(&btf, arch, &plan.targets)?;
         let program_btf = ProgramBtf::from_sys_fs().map_err(ProbeError::ProgramBtf)?;
+        let preemption = Preemption::read(&Environment::read());
+        let mut object = OBJECT.to_vec();
+        let can_forbid = preemption.functions && kfuncs::resolve(&mut object, &program_btf);
+        let probe_config = config::build(&btf, arch, &plan.targets, can_forbid)?;
         let pid_max = config::pid_max();
         let directory_blocks = pid_max.div_ceil(BLOCK).max(1);
         let log_level: u8 = if plan.diagnostics { u8::MAX } else { 0 };
@@ -156,7 +168,7 @@ impl Session {
             .map_max_entries("STREAM", plan.stream_bytes)
             .map_max_entries("CAPTURES", captures_bytes())
             .map_max_entries("AYA_LOGS", if plan.diagnostics { DIAGNOSTICS_BYTES } else { 4096 })
-            .load(OBJECT)
+            .load(&object)
             .map_err(ProbeError::from_load)?;
 
         let mut free: Stack<_, u32> = Stack::try_from(take(&mut ebpf, "FREE")?)?;
@@ -187,6 +199,7 @@ impl Session {
             stream: RingBuf::try_from(take(&mut ebpf, "STREAM")?)?,
             captures: RingBuf::try_from(take(&mut ebpf, "CAPTURES")?)?,
             jobs: Vec::with_capacity(JOBS.len()),
+            skipped_before: 0,
             statistics: config::statistics_are_on(),
             diagnostics: plan
                 .diagnostics
@@ -195,7 +208,12 @@ impl Session {
                 .map_err(|_| ProbeError::Object("AYA_LOGS"))?,
             ebpf,
         };
-        let kernel = Kernel { arch, btf: &btf, program_btf: &program_btf };
+        let kernel = Kernel {
+            arch,
+            btf: &btf,
+            program_btf: &program_btf,
+            preempts_functions: preemption.functions && !can_forbid,
+        };
         for job in JOBS {
             let status = session.take_on(job, plan.hooks, &kernel)?;
             if status.way.is_some() {
@@ -281,6 +299,10 @@ impl Session {
                 program.attach()?;
             }
             HookKind::SyscallReturn => {
+                if kernel.preempts_functions {
+                    let reason = "the kernel preempts programs on functions, and cannot be kept from it (before Linux 6.14)";
+                    return Err(ProgramError::IOError(std::io::Error::other(reason)));
+                }
                 if !kernel.keeps_trampolines() {
                     let reason = "the kernel may free what a thread returns to (fixed in Linux 5.12)";
                     return Err(ProgramError::IOError(std::io::Error::other(reason)));
@@ -395,6 +417,20 @@ impl Session {
             total.compat_calls += cpu.compat_calls;
             total.captures_full += cpu.captures_full;
         }
+        total.skipped_runs = self.skipped_runs()?;
+        Ok(total)
+    }
+
+    /// Runs of the programs that the kernel left out.
+    fn skipped_runs(&self) -> Result<u64, ProbeError> {
+        let mut total = self.skipped_before;
+        for (name, _) in self.jobs.iter().flat_map(|status| &status.programs) {
+            if let Some(program) = self.ebpf.program(name)
+                && let Ok(fd) = program.fd()
+            {
+                total += recursion_misses(fd.as_fd().as_raw_fd());
+            }
+        }
         Ok(total)
     }
 
@@ -472,6 +508,7 @@ impl Session {
 
     /// Detaches the probes: the maps stand still from here on.
     pub fn detach(&mut self) -> Result<(), ProbeError> {
+        self.skipped_before = self.skipped_runs()?;
         self.ebpf.programs_mut().try_for_each(|(_, program)| unload(program))
     }
 }
@@ -481,6 +518,8 @@ struct Kernel<'a> {
     arch: Arch,
     btf: &'a Btf,
     program_btf: &'a ProgramBtf,
+    /// Programs on functions may be preempted, and nothing can be done about it.
+    preempts_functions: bool,
 }
 
 impl Kernel<'_> {
@@ -523,6 +562,17 @@ fn captures_bytes() -> u32 {
     let cpus = online_cpus().map_or(1, |cpus| cpus.len());
     let wanted = (cpus * CAPTURES_PER_CPU * size_of::<CaptureRecord>()).next_power_of_two();
     u32::try_from(wanted.clamp(1 << 20, 32 << 20)).unwrap_or(1 << 20)
+}
+
+/// How often the kernel left out a program because it was running on that CPU already; 0 where it does not tell (before
+/// Linux 5.12): `bpf_prog_show_fdinfo`, `kernel/bpf/syscall.c`.
+fn recursion_misses(fd: RawFd) -> u64 {
+    let facts = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap_or_default();
+    facts
+        .lines()
+        .find_map(|line| line.strip_prefix("recursion_misses:"))
+        .and_then(|count| count.trim().parse().ok())
+        .unwrap_or(0)
 }
 
 /// The kernel runs the iterator's program while its file is read.

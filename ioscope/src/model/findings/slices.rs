@@ -125,7 +125,7 @@ impl Detector for CpuBoundCallback {
         let stats = inputs.stats;
         let counters = &stats.counters;
         let ongoing =
-            inputs.present.slice_ns.filter(|ns| !inputs.ended && *ns >= inputs.threshold_ns()).unwrap_or(0);
+            inputs.present.serving_ns.filter(|ns| !inputs.ended && *ns >= inputs.threshold_ns()).unwrap_or(0);
         let ongoing_here = ongoing.min(stats.elapsed_ns());
         let stalled = counters.stalled_ns + ongoing_here;
         // What was not on a CPU, in any slice, may all have been in these: the rest is the least that was.

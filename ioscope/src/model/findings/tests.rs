@@ -57,7 +57,8 @@ fn identity(pid: u32, tid: u32, runtime: Option<&'static str>) -> Arc<Identity> 
     Arc::new(Identity { pid, tid, inner: None, comm, process: "program".to_owned(), runtime })
 }
 
-const WAITING: Present = Present { state: State::Waiting, for_ns: MS, syscall: None, slice_ns: None };
+const WAITING: Present =
+    Present { state: State::Waiting, for_ns: MS, syscall: None, slice_ns: None, serving_ns: None };
 
 fn inputs<'a>(identity: &'a Arc<Identity>, stats: &'a Stats, present: &'a Present) -> Inputs<'a> {
     Inputs {
@@ -128,6 +129,7 @@ fn a_sleep_that_goes_on_is_a_blocking_call() {
         for_ns: 3 * SECOND,
         syscall: Some(FSYNC),
         slice_ns: Some(3 * SECOND),
+        serving_ns: Some(3 * SECOND),
     };
     let findings = find([inputs(&who, &stats, &present)]);
     assert_eq!(findings.len(), 1, "{findings:?}");
@@ -180,8 +182,13 @@ fn cpu_bound_callback() {
 #[test]
 fn a_callback_that_does_not_return_is_one() {
     let stats = with_time(idle(), State::Running, 3 * SECOND);
-    let present =
-        Present { state: State::Running, for_ns: SECOND, syscall: None, slice_ns: Some(3 * SECOND) };
+    let present = Present {
+        state: State::Running,
+        for_ns: SECOND,
+        syscall: None,
+        slice_ns: Some(3 * SECOND),
+        serving_ns: Some(3 * SECOND),
+    };
     let who = identity(1, 1, None);
     let findings = find([inputs(&who, &stats, &present)]);
     assert_eq!(findings.len(), 1, "{findings:?}");
