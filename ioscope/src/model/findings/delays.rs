@@ -13,6 +13,11 @@ const READY_SHARE_CRITICAL: f64 = 0.30;
 /// that shares a machine of its size with its clients stays below.
 const STARVED_SHARE_WARN: f64 = 1.0 / 3.0;
 const STARVED_SHARE_CRITICAL: f64 = 2.0 / 3.0;
+/// A program and its client on one machine wake each other onto the same CPU, and each waits there while the other
+/// works: for half of the time, and for microseconds each. Who waits for a thread that does not give way waits for
+/// the scheduler's slice, a millisecond and more (`base_slice_ns`, `kernel/sched/fair.c`): a turn of the loop on
+/// average, or one wakeup in a hundred.
+const LONG_WAIT_NS: u64 = 1_000_000;
 /// So many wakeups make a median.
 const WAKEUPS_FOR_MEDIAN: u64 = 10;
 
@@ -43,9 +48,12 @@ impl Detector for RunQueueStarvation {
         let (part, starved) = (inputs.share(ready), ratio(ready, wanted));
         let delay = &stats.run_queue_delay;
         let late = delay.count() >= WAKEUPS_FOR_MEDIAN && delay.quantile(0.5) >= LONG_SLICE_NS;
-        let severity = if part >= READY_SHARE_CRITICAL && starved >= STARVED_SHARE_CRITICAL {
+        let a_turn = ready / stats.iterations().max(1);
+        let waits_long =
+            a_turn >= LONG_WAIT_NS || (delay.count() >= ENOUGH && delay.quantile(0.99) >= LONG_WAIT_NS);
+        let severity = if waits_long && part >= READY_SHARE_CRITICAL && starved >= STARVED_SHARE_CRITICAL {
             Severity::Critical
-        } else if late || (part >= READY_SHARE_WARN && starved >= STARVED_SHARE_WARN) {
+        } else if late || (waits_long && part >= READY_SHARE_WARN && starved >= STARVED_SHARE_WARN) {
             Severity::Warn
         } else {
             return None;
@@ -53,6 +61,7 @@ impl Detector for RunQueueStarvation {
         let evidence = [
             share("ready", part),
             share("of_time_with_work", starved),
+            nanoseconds("ready_a_turn", a_turn),
             nanoseconds("run_queue_delay_p50", delay.quantile(0.5)),
             nanoseconds("run_queue_delay_p99", delay.quantile(0.99)),
         ];

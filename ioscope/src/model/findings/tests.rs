@@ -208,6 +208,16 @@ fn run_queue_starvation() {
     assert_eq!(tags(&ready(SECOND, 2 * SECOND + 1)), NOTHING, "less than a third of its work");
     assert_eq!(tags(&ready(3 * SECOND, 1_500 * MS)), [(tag, Critical)]);
     assert_eq!(tags(&ready(3 * SECOND, 1_501 * MS)), [(tag, Warn)]);
+    // Two that wake each other: half of the time, and microseconds each.
+    let often = |turns: u64, p99: u64| {
+        let mut stats = ready(4 * SECOND, 4 * SECOND);
+        stats.counters.returns[WaitCall::EpollWait.index()] = turns;
+        stats.run_queue_delay = distribution(&[(1_000, 900), (p99, 100)]);
+        stats
+    };
+    assert_eq!(tags(&often(4_001, 900_000)), NOTHING);
+    assert_eq!(tags(&often(4_000, 900_000)), [(tag, Warn)]);
+    assert_eq!(tags(&often(4_001, 1_100_000)), [(tag, Warn)]);
     let late = |ns: u64, number: u64| {
         let mut stats = idle();
         stats.run_queue_delay = distribution(&[(ns, number)]);
