@@ -59,7 +59,7 @@ pub enum End {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unwound {
     /// The instruction pointer, then the return addresses, innermost first: what [`Resolver::resolve`] takes as
-    /// `user`.
+    /// `user`. Where a signal interrupted, and not a call, the address is the one behind it, too.
     pub addresses: Vec<u64>,
     /// Where it ended.
     pub end: End,

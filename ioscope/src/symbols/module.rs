@@ -65,7 +65,7 @@ pub(super) struct Module {
     /// Of 32-bit files no stack is unwound.
     is_64: bool,
     sources: OnceCell<Vec<Source>>,
-    tables: OnceCell<ExplicitModuleSectionInfo<Bytes>>,
+    tables: OnceCell<Tables>,
     named: RefCell<HashMap<u64, Rc<[Named]>>>,
 }
 
@@ -75,6 +75,17 @@ struct Segment {
     address: u64,
     executable: bool,
 }
+
+/// How to get from a function to its caller.
+#[derive(Debug, Default)]
+pub(super) struct Tables {
+    pub(super) sections: ExplicitModuleSectionInfo<Bytes>,
+    /// Whether there is a function among them that returns from a signal handler.
+    pub(super) has_signal_frames: bool,
+}
+
+/// The augmentation of what returns from signal handlers, with the byte that ends it.
+const SIGNAL_FRAME: &[u8] = b"zRS\0";
 
 /// A function at an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,8 +151,25 @@ impl Module {
     }
 
     /// The unwind tables; `None` for a 32-bit file.
-    pub(super) fn tables(&self) -> Option<&ExplicitModuleSectionInfo<Bytes>> {
-        self.is_64.then(|| self.tables.get_or_init(|| self.read_tables().unwrap_or_default()))
+    pub(super) fn tables(&self) -> Option<&Tables> {
+        self.is_64.then(|| {
+            self.tables.get_or_init(|| {
+                let sections = self.read_tables().unwrap_or_default();
+                let has = |table: &Bytes| memchr::memmem::find(table, SIGNAL_FRAME).is_some();
+                Tables { has_signal_frames: sections.eh_frame.as_ref().is_some_and(has), sections }
+            })
+        })
+    }
+
+    /// Whether these are the instructions at an address.
+    pub(super) fn has_instructions(&self, address: u64, instructions: &[u8]) -> bool {
+        let found = self.segments.iter().filter(|segment| segment.executable).find_map(|segment| {
+            let offset = address.checked_sub(segment.address)?.checked_add(segment.in_file.start)?;
+            segment.in_file.contains(&offset).then_some(offset)
+        });
+        let mut there = vec![0; instructions.len()];
+        found.is_some_and(|offset| self.file.read_exact_at(&mut there, offset).is_ok())
+            && there == instructions
     }
 
     fn read_tables(&self) -> object::read::Result<ExplicitModuleSectionInfo<Bytes>> {

@@ -21,7 +21,7 @@ use super::{
     maps::{self, Backing, Mapping},
     module::{FileKey, Module, Named},
     root::{self, Root},
-    unwind::{Code, Walker},
+    unwind::{Code, Space, Walker},
 };
 
 /// How long it is believed that a process runs what it did, and has mapped what it had.
@@ -67,6 +67,7 @@ pub(super) struct Process {
     walker: Walker,
     perf_map: PerfMap,
     perf_map_looked: Option<Instant>,
+    memory: OnceCell<Option<File>>,
     pub(super) used: u64,
 }
 
@@ -101,6 +102,7 @@ impl Process {
             walker: Walker::default(),
             perf_map: PerfMap::default(),
             perf_map_looked: None,
+            memory: OnceCell::new(),
             used: 0,
         })
     }
@@ -157,19 +159,11 @@ impl Process {
     pub(super) fn unwind(&mut self, registers: &Registers, stack: &[u8], modules: &mut Modules) -> Unwound {
         // What the first address is in has to be known for certain.
         self.find(registers.ip);
-        let Self { walker, mapped, pid, root, .. } = self;
+        let Self { walker, mapped, pid, root, memory, .. } = self;
         let highest =
             mapped.iter().map(|mapped| mapped.mapping.range.end).filter(|end| *end >> 63 == 0).max();
-        walker.walk(registers, highest.unwrap_or(u64::MAX), stack, |address, learn| {
-            let Some(at) = find(mapped, address) else { return false };
-            let mapped = &mapped[at];
-            let module = mapped.module(*pid, root.as_ref(), modules);
-            let tables = module
-                .as_ref()
-                .and_then(|module| Some((module.tables()?, module.start(&mapped.mapping.in_file())?)));
-            learn(&Code { range: mapped.mapping.range.clone(), tables });
-            true
-        })
+        let mut space = View { pid: *pid, mapped, root: root.as_ref(), memory, modules };
+        walker.walk(registers, highest.unwrap_or(u64::MAX), stack, &mut space)
     }
 
     /// What is at an address, innermost first. Of a return address, the call is meant, which is before.
@@ -244,6 +238,32 @@ impl Process {
         {
             log::debug!("process {}: {path}: {error}", self.pid);
         }
+    }
+}
+
+/// A process, as a walk up its stack sees it.
+struct View<'a> {
+    pid: u32,
+    mapped: &'a [Mapped],
+    root: Option<&'a Root>,
+    memory: &'a OnceCell<Option<File>>,
+    modules: &'a mut Modules,
+}
+
+impl Space for View<'_> {
+    fn code(&mut self, address: u64) -> Option<Code> {
+        let mapped = &self.mapped[find(self.mapped, address)?];
+        let module = mapped.module(self.pid, self.root, self.modules).and_then(|module| {
+            let start = module.start(&mapped.mapping.in_file())?;
+            Some((module, start))
+        });
+        Some(Code { range: mapped.mapping.range.clone(), module })
+    }
+
+    fn instructions(&mut self, address: u64, bytes: &mut [u8]) -> bool {
+        let open = || File::open(format!("/proc/{}/mem", self.pid)).ok();
+        let memory = self.memory.get_or_init(open);
+        memory.as_ref().is_some_and(|memory| memory.read_exact_at(bytes, address).is_ok())
     }
 }
 

@@ -1,7 +1,9 @@
 //! Names and stacks of real programs, built in many ways. The second source is gdb.
 
+mod cost;
 mod gdb;
 mod programs;
+mod runtimes;
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -16,12 +18,18 @@ use programs::{Running, Workshop, skip};
 const SPIN: [&str; 8] =
     ["spin_known", "inner_layer", "outer_layer", "recurse", "recurse", "recurse", "recurse", "main"];
 
+/// Whether there is a gdb, and whether it may look at processes that it has not started.
 fn have_gdb() -> bool {
-    let there = gdb::is_there();
-    if !there {
+    let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
+    let may = rustix::process::geteuid().is_root() || ["", "0"].contains(&scope.trim());
+    if !gdb::is_there() {
         skip("this machine lacks gdb");
+    } else if !may {
+        skip("gdb may not attach (kernel.yama.ptrace_scope)");
+    } else {
+        return true;
     }
-    there
+    false
 }
 
 fn names(stack: &Stack) -> Vec<&str> {
@@ -90,6 +98,26 @@ fn without_frame_pointers() {
     }
 }
 
+/// A thread's stack ends where threads begin.
+#[test]
+fn in_a_thread() {
+    let workshop = Workshop::new();
+    if !have_gdb() {
+        return;
+    }
+    let Some(program) = workshop.build("spin.c", &["-O2", "-fomit-frame-pointer", "-pthread", "-DTHREAD"])
+    else {
+        return;
+    };
+    let running = Running::start(&program);
+    let seen = gdb::snapshot_of_second_thread(running.pid, 3000);
+    let (stack, end) = resolve(&mut Resolver::new(), running.pid, &seen);
+    assert_eq!(names(&stack)[..7], SPIN[..7]);
+    assert_eq!(names(&stack)[7], "thread_main");
+    same_as_gdb(&stack, &seen);
+    assert_eq!(end, End::Bottom);
+}
+
 #[test]
 fn static_and_position_independent() {
     if have_gdb() {
@@ -109,6 +137,31 @@ fn without_an_index_of_the_unwind_tables() {
     if have_gdb() {
         expect_spin(&["-O2", "-fomit-frame-pointer", "-Wl,--no-eh-frame-hdr"]);
     }
+}
+
+/// From a handler to what the signal interrupted.
+#[test]
+fn signal_handlers_have_the_interrupted_code_below_them() {
+    if !have_gdb() {
+        return;
+    }
+    let workshop = Workshop::new();
+    let flags = ["-O2", "-fomit-frame-pointer", "-DSIGNAL"];
+    let Some(program) = workshop.build("spin.c", &flags) else { return };
+    let running = Running::start(&program);
+    let mut seen = gdb::snapshot(running.pid);
+    let (stack, end) = resolve(&mut Resolver::new(), running.pid, &seen);
+    assert_eq!(seen.backtrace[1], "<signal handler called>");
+    let returns = stack.frames[1].name.to_string();
+    assert!(
+        ["__restore_rt", "__kernel_rt_sigreturn"].contains(&&*returns) || returns.contains("+0x"),
+        "{returns}"
+    );
+    seen.backtrace[1] = as_gdb_has_it(&stack.frames[1]);
+    same_as_gdb(&stack, &seen);
+    assert_eq!(end, End::Bottom);
+    let found = names(&stack);
+    assert!(found.contains(&"inner_layer") && found.contains(&"main"), "{found:?}");
 }
 
 /// Functions that are compiled into their caller are frames of their own, with the lines of the calls.
@@ -367,6 +420,41 @@ fn a_program_whose_file_was_deleted_keeps_its_names() {
     assert_eq!(end, End::Bottom);
 }
 
+/// With no more rights than ioscope keeps once it traces, `CAP_SYS_ADMIN` and `CAP_SYSLOG` not among them.
+#[test]
+fn the_rights_that_ioscope_keeps_are_enough() {
+    let workshop = Workshop::new();
+    if !have_gdb() {
+        return;
+    }
+    if !rustix::process::geteuid().is_root() {
+        return skip("only root has rights to give up");
+    }
+    let Some(program) = workshop.build("spin.c", &["-O2", "-fomit-frame-pointer"]) else { return };
+    let running = Running::command(Command::new(&program).uid(1));
+    let seen = gdb::snapshot(running.pid);
+    fs::remove_file(&program).unwrap();
+    // Rights belong to a thread.
+    let look = move || {
+        let mut resolver = Resolver::new();
+        ioscope::probe::privileges::keep_what_reading_takes().unwrap();
+        assert!(
+            fs::read_dir(format!("/proc/{}/map_files", running.pid))
+                .unwrap()
+                .flatten()
+                .all(|entry| { fs::File::open(entry.path()).is_err() })
+        );
+        let (stack, end) = resolve(&mut resolver, running.pid, &seen);
+        assert_eq!(names(&stack)[..SPIN.len()], SPIN, "{stack:#?}");
+        same_as_gdb(&stack, &seen);
+        assert_eq!(end, End::Bottom);
+        if let Err(error) = resolver.kernel_symbols() {
+            skip(&error.to_string());
+        }
+    };
+    std::thread::spawn(look).join().unwrap();
+}
+
 #[test]
 fn a_process_that_has_ended_keeps_its_names_until_it_is_forgotten() {
     let workshop = Workshop::new();
@@ -431,73 +519,4 @@ fn kernel_addresses_have_names() {
     assert_eq!(names(&stack), ["schedule", "schedule", "0x1", "0x2"]);
     let origins: Vec<_> = stack.frames.iter().map(|frame| frame.origin).collect();
     assert_eq!(origins, [Origin::Kernel, Origin::Kernel, Origin::Kernel, Origin::User]);
-}
-
-/// The second one makes interpreted functions frames of their own.
-const NODE_FLAGS: [&str; 2] = ["--perf-basic-prof", "--interpreted-frames-native-stack"];
-
-/// node tells of the functions that it compiles; the stack goes through them into node itself, down to its start.
-#[test]
-fn functions_of_node_have_names() {
-    if !have_gdb() {
-        return;
-    }
-    if Command::new("node").arg("--version").output().is_err() {
-        return skip("this machine lacks node");
-    }
-    let workshop = Workshop::new();
-    let script = workshop.path("stall.js");
-    let text = "\
-function spinKnown(n) { let x = n; for (;;) { x = (x * 31 + 7) % 1000003; } }
-function callsIt(n) { return spinKnown(n) + 1; }
-setTimeout(() => { console.log('ready'); callsIt(5); }, 1);
-";
-    fs::write(&script, text).unwrap();
-    let running = Running::command(Command::new("node").args(NODE_FLAGS).arg(&script).process_group(0));
-    std::thread::sleep(std::time::Duration::from_millis(500));
-    let seen = gdb::snapshot(running.pid);
-    let mut resolver = Resolver::new();
-    let (stack, end) = resolve(&mut resolver, running.pid, &seen);
-    fs::remove_file(format!("/tmp/perf-{}.map", running.pid)).unwrap();
-    let found = names(&stack);
-    let spins = stack
-        .frames
-        .iter()
-        .find(|frame| frame.name.ends_with("spinKnown"))
-        .unwrap_or_else(|| panic!("{stack:#?}"));
-    assert_eq!(spins.origin, Origin::Jit);
-    let location = spins.location.as_ref().unwrap();
-    assert_eq!((&*location.file, location.line), (script.to_str().unwrap(), Some(1)));
-    let place = |name: &str| {
-        found.iter().position(|found| found.contains(name)).unwrap_or_else(|| panic!("{name}: {found:#?}"))
-    };
-    let order = ["spinKnown", "callsIt", "uv_run", "node::Start", "main"].map(place);
-    assert!(order.is_sorted(), "{found:#?}");
-    assert_eq!(end, End::Bottom);
-}
-
-/// The interpreter's own functions, with the call of the sleep innermost: a thread that is asleep has a stack as
-/// well. From Python 3.12 on, with `-X perf`, there are Python's functions too.
-#[test]
-fn a_sleeping_python_shows_the_interpreter() {
-    if !have_gdb() {
-        return;
-    }
-    if Command::new("python3").arg("--version").output().is_err() {
-        return skip("this machine lacks python3");
-    }
-    let script = "\
-import time
-def blocks(): time.sleep(1000)
-print('ready', flush=True)
-blocks()
-";
-    let running = Running::command(Command::new("python3").args(["-X", "perf", "-c", script]));
-    let seen = gdb::snapshot(running.pid);
-    let (stack, end) = resolve(&mut Resolver::new(), running.pid, &seen);
-    same_as_gdb(&stack, &seen);
-    assert_eq!(end, End::Bottom);
-    let found = names(&stack);
-    assert!(found.iter().any(|name| name.contains("sleep")), "{found:#?}");
-    assert!(found.iter().any(|name| name.contains("Eval")), "{found:#?}");
 }

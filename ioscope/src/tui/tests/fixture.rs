@@ -4,7 +4,9 @@
 use std::{sync::Arc, time::Duration};
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
-use ioscope_common::{Drops, Loop, PollerKind, READY_UNKNOWN, Transition, WaitArgs, WaitCall, Wake};
+use ioscope_common::{
+    Drops, Loop, PollerKind, READY_UNKNOWN, RingEvents, Transition, WaitArgs, WaitCall, Wake,
+};
 
 use crate::{
     model::{Batch, Cost, Identity, LoopId, Sample},
@@ -125,6 +127,8 @@ impl Thread {
             identity: Arc::clone(&self.identity),
             wake: self.wake,
             shared: self.shared,
+            ring_events: RingEvents::default(),
+            throttling: None,
             machine: self.machine.clone(),
         }
     }
