@@ -71,5 +71,5 @@ fn cpu<T>(times: u32, mut run: impl FnMut() -> T) -> (Duration, T) {
         run();
     }
     let last = run();
-    ((now() - from) / times, last)
+    (now().saturating_sub(from) / times, last)
 }
