@@ -139,12 +139,6 @@ impl LoopRef {
         unsafe { (*self.entry).machine.pollers.get(usize::from(poller)).map_or(0, |poller| poller.address) }
     }
 
-    /// What a step needs that is written elsewhere than by the thread itself.
-    #[inline(always)]
-    pub(crate) fn switch_in(self, now: u64) {
-        self.apply(Transition::SwitchIn { wake: self.wake(), shared: self.is_shared() }, now);
-    }
-
     #[inline(always)]
     fn wake(self) -> Wake {
         Wake {
@@ -171,14 +165,27 @@ impl LoopRef {
         }
     }
 
-    /// Moves the thread on, and streams what is complete.
+    /// A transition of the thread's own making: moves it on, and streams what is complete.
     #[inline(always)]
-    pub(crate) fn step(self, transition: Transition, now: u64) -> Step {
+    pub(crate) fn step(self, transition: Transition) -> Step {
         // SAFETY: the pointer is an array entry's.
         if unsafe { (*self.entry).machine.is_off_cpu() } {
-            self.apply(Transition::SwitchInUnseen { wake: self.wake(), shared: self.is_shared() }, now);
+            self.apply(Transition::SwitchInUnseen { wake: self.wake(), shared: self.is_shared() }, now());
         }
-        self.apply(transition, now)
+        self.apply(transition, now())
+    }
+
+    /// The thread leaves its CPU.
+    #[inline(always)]
+    pub(crate) fn switch_out(self, asleep: bool, syscall: i32, futex: bool, now: u64) {
+        self.apply(Transition::SwitchOut { asleep, syscall, futex }, now);
+    }
+
+    /// The thread gets a CPU.
+    #[inline(always)]
+    pub(crate) fn switch_in(self, now: u64) {
+        // What a step needs that is written elsewhere than by the thread itself.
+        self.apply(Transition::SwitchIn { wake: self.wake(), shared: self.is_shared() }, now);
     }
 
     #[inline(always)]
@@ -396,8 +403,8 @@ impl LoopRef {
 
     /// The thread has ended: its loop stays for the collector to read, and is out of reach.
     #[inline(always)]
-    pub(crate) fn end(self, tgid: u32, pid: u32, now: u64) {
-        self.step(Transition::End, now);
+    pub(crate) fn end(self, tgid: u32, pid: u32) {
+        self.step(Transition::End);
         for at in 0..ioscope_common::POLLERS {
             // SAFETY: the pointer is an array entry's, and the index is in range.
             let PollerUse { kind, fd, address, .. } = unsafe { (*self.entry).machine.pollers[at] };

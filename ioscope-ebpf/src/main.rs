@@ -27,6 +27,7 @@ mod sched;
 mod seed;
 mod syscalls;
 mod targets;
+mod undisturbed;
 
 /// The helpers that the probes call need it.
 #[unsafe(link_section = "license")]

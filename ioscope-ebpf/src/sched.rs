@@ -7,7 +7,7 @@ use aya_ebpf::{
     macros::btf_tracepoint,
     programs::BtfTracePointContext,
 };
-use ioscope_common::{NO_SYSCALL, STOPPED, SYSCALLS, Transition, WakerContext, action, flag};
+use ioscope_common::{NO_SYSCALL, STOPPED, SYSCALLS, WakerContext, action, flag};
 
 use crate::{
     kernel::{Task, read_kernel, thread_number},
@@ -44,7 +44,7 @@ pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
         let asleep = state != 0;
         let (syscall, futex) =
             if asleep && !leaving.in_wait() { sleeps_in(previous, state) } else { (NO_SYSCALL, false) };
-        leaving.step(Transition::SwitchOut { asleep, syscall, futex }, now);
+        leaving.switch_out(asleep, syscall, futex, now);
     }
     if let Some(coming) = coming {
         coming.switch_in(now);

@@ -79,6 +79,7 @@ impl Model {
                 targets_full: 0,
                 out_of_directory: 0,
                 compat_calls: 0,
+                skipped_runs: 0,
             },
             cost: Cost { bpf_ns: None, collector_cpu_ns: 0 },
             loops: BTreeMap::new(),

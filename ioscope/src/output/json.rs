@@ -135,6 +135,7 @@ pub(super) struct Dropped {
     targets_full: u64,
     out_of_directory: u64,
     compat_calls: u64,
+    skipped_runs: u64,
 }
 
 impl From<&Drops> for Dropped {
@@ -145,6 +146,7 @@ impl From<&Drops> for Dropped {
             targets_full: drops.targets_full,
             out_of_directory: drops.out_of_directory,
             compat_calls: drops.compat_calls,
+            skipped_runs: drops.skipped_runs,
         }
     }
 }
