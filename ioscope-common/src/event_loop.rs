@@ -8,7 +8,7 @@
 //! Fields are plain numbers, without padding and valid for every bit pattern, because they lie in a
 //! BPF map that user space maps into its memory.
 
-use crate::{Counts, Durations, WaitCall, record::Iteration};
+use crate::{Counts, Durations, PAST_STALLS, PastStall, Slice, WaitCall, record::Iteration};
 
 /// The states of a loop. Every nanosecond of a loop's life is in exactly one of them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -235,6 +235,10 @@ pub enum Transition {
         syscall: i32,
         /// Whether that system call is one of the futex waits.
         futex: bool,
+        /// That system call's first argument.
+        argument: u64,
+        /// It is kept off its CPU by its cgroup's limit.
+        throttled: bool,
     },
     /// It got a CPU.
     SwitchIn {
@@ -429,7 +433,7 @@ pub struct Counters {
     pub restarts: u64,
     /// `io_uring_enter` calls that submit only.
     pub submissions: u64,
-    /// Loop durations at or over the stall threshold, complete ones.
+    /// Stalls that have ended: stretches between wait calls, and PARKED, at or over the threshold.
     pub stalls: u64,
     /// The sum of these, in nanoseconds.
     pub stalled_ns: u64,
@@ -445,6 +449,8 @@ pub struct Counters {
     /// Times that the scheduler did something with the thread that was not seen: it got a CPU, or it
     /// was woken from a wait call.
     pub unseen: u64,
+    /// READY time in which the thread was kept off its CPU by its cgroup's limit, in nanoseconds.
+    pub throttled_ns: u64,
 }
 
 impl Counters {
@@ -466,6 +472,7 @@ impl Counters {
         ready_unknown: 0,
         impossible: 0,
         unseen: 0,
+        throttled_ns: 0,
     };
 
     /// Takes away what an earlier state of the same counters had. The longest stall stays.
@@ -488,6 +495,7 @@ impl Counters {
         self.ready_unknown -= earlier.ready_unknown;
         self.impossible -= earlier.impossible;
         self.unseen -= earlier.unseen;
+        self.throttled_ns -= earlier.throttled_ns;
     }
 }
 
@@ -551,6 +559,11 @@ pub struct Loop {
     pub entered_at: u64,
     /// When a wait call last returned; 0 before the first return.
     pub returned_at: u64,
+    /// Since when it serves: since a wait call last returned or, if that is later, since it was last PARKED;
+    /// 0 before the first return. A stall is a stretch from here to the next wait call or PARKED.
+    pub serving_since: u64,
+    /// The stall threshold when it last entered a wait call, in nanoseconds.
+    pub stall_threshold: u64,
     /// When the present wait call's last sleep was ended by a wakeup; 0 if none was seen.
     pub woken_at: u64,
     /// When the thread got a CPU after that.
@@ -567,12 +580,20 @@ pub struct Loop {
     pub waker_context: u32,
     /// Rings only: completions posted when the call with the restart code left.
     pub restart_posted: u32,
+    /// The first argument of the system call that the thread sleeps in while BLOCKED.
+    pub argument: u64,
+    /// 1 when the present READY is the cgroup's doing.
+    pub throttled: u32,
+    /// Unused.
+    pub reserved: u32,
     /// How long the first event had been ready when a wait call last returned one.
     pub ready_ns: u64,
     /// BLOCKED time since the last return.
     pub slice_blocked_ns: u64,
     /// PARKED time since the last return.
     pub slice_parked_ns: u64,
+    /// What the time since `serving_since` went to.
+    pub slice: Slice,
     /// Time per state, without the present one's since `since`.
     pub time_ns: [u64; State::COUNT],
     /// The last iteration: its wait, from its return on; its slice, from the next entry on.
@@ -589,6 +610,8 @@ pub struct Loop {
     pub other_blockers: Blocker,
     /// The errnos that wait calls failed with, `EINTR` apart.
     pub errnos: [ErrnoCount; ERRNOS],
+    /// The latest stalls that have ended: the n-th of all is at n modulo their number.
+    pub past_stalls: [PastStall; PAST_STALLS],
     /// Loop durations, without PARKED time.
     pub loop_duration: Durations,
     /// First wakeup of the sleep to the return to user space.
@@ -622,6 +645,8 @@ impl Loop {
         on_cpu_since: 0,
         entered_at: 0,
         returned_at: 0,
+        serving_since: 0,
+        stall_threshold: 0,
         woken_at: 0,
         on_cpu_at: 0,
         restart_at: 0,
@@ -630,9 +655,13 @@ impl Loop {
         waker: 0,
         waker_context: 0,
         restart_posted: 0,
+        argument: 0,
+        throttled: 0,
+        reserved: 0,
         ready_ns: 0,
         slice_blocked_ns: 0,
         slice_parked_ns: 0,
+        slice: Slice::NEW,
         time_ns: [0; State::COUNT],
         last: Iteration::ZERO,
         last_block: Block { since: 0, ns: 0, syscall: 0, state: 0 },
@@ -641,6 +670,7 @@ impl Loop {
         blockers: [Blocker::FREE; BLOCKERS],
         other_blockers: Blocker::FREE,
         errnos: [ErrnoCount::FREE; ERRNOS],
+        past_stalls: [PastStall::FREE; PAST_STALLS],
         loop_duration: Durations::EMPTY,
         wakeup_latency: Durations::EMPTY,
         run_queue_delay: Durations::EMPTY,
@@ -664,7 +694,8 @@ impl Loop {
     /// Makes of a new loop one whose thread was found asleep in a wait call, which began before
     /// tracing did.
     #[inline(always)]
-    pub fn found_asleep(&mut self, args: &WaitArgs) -> Step {
+    pub fn found_asleep(&mut self, args: &WaitArgs, stall_threshold: u64) -> Step {
+        self.stall_threshold = stall_threshold;
         self.state = State::Waiting as u8;
         self.in_wait = 1;
         self.slept = 1;
@@ -686,7 +717,11 @@ impl Loop {
                 self.counters.submissions += 1;
                 Step::NOTHING
             }
-            Transition::SwitchOut { asleep, syscall, futex } => self.switch_out(asleep, syscall, futex, now),
+            Transition::SwitchOut { asleep, syscall, futex, argument, throttled } => {
+                self.argument = argument;
+                self.throttled = u32::from(throttled);
+                self.switch_out(asleep, syscall, futex, now)
+            }
             Transition::SwitchIn { wake, shared } => self.switch_in(wake, shared, now),
             Transition::SwitchInUnseen { wake, shared } => self.switch_in_unseen(wake, shared, now),
             Transition::End => self.end(now),
@@ -742,30 +777,47 @@ impl Loop {
             }
             self.found_asleep = 0;
             self.returned_at = 0;
+            self.serving_since = 0;
         }
         self.charge(now);
         self.state = State::Polling as u8;
         if self.returned_at != 0 {
             let slice = now.saturating_sub(self.returned_at).saturating_sub(self.slice_parked_ns);
             self.loop_duration.record(slice);
-            if slice >= stall_threshold {
-                self.counters.stalls += 1;
-                self.counters.stalled_ns += slice;
-                if slice > self.counters.longest_stall_ns {
-                    self.counters.longest_stall_ns = slice;
-                }
-            }
+            self.stop_serving(stall_threshold, now);
             self.last.loop_ns = slice;
             self.last.blocked_ns = self.slice_blocked_ns;
             self.last.parked_ns = self.slice_parked_ns;
             step = step.and(Step::ITERATION);
         }
+        self.stall_threshold = stall_threshold;
         self.in_wait = 1;
         self.slept = 0;
         self.woken_at = 0;
         self.entered_at = now;
         self.on_cpu_since = now;
         step.and(self.take_args(args))
+    }
+
+    /// The thread waits or parks from now on. Was it a stall until then?
+    #[inline(always)]
+    fn stop_serving(&mut self, stall_threshold: u64, now: u64) {
+        let ns = now.saturating_sub(self.serving_since);
+        if ns < stall_threshold || self.serving_since == 0 {
+            return;
+        }
+        let at = self.counters.stalls as usize % PAST_STALLS;
+        if let Some(past) = self.past_stalls.get_mut(core::hint::black_box(at)) {
+            past.began_at = self.serving_since;
+            past.ended_at = now;
+            past.slice = self.slice;
+        }
+        self.last.flags |= Iteration::STALLED;
+        self.counters.stalls += 1;
+        self.counters.stalled_ns += ns;
+        if ns > self.counters.longest_stall_ns {
+            self.counters.longest_stall_ns = ns;
+        }
     }
 
     #[inline(always)]
@@ -815,13 +867,17 @@ impl Loop {
         self.state = State::Running as u8;
         self.in_wait = 0;
         self.found_asleep = 0;
+        // Here begins its slice. Should the call have been interrupted, what it sleeps in its signal handler
+        // belongs to that.
+        self.slice_blocked_ns = 0;
+        self.slice_parked_ns = 0;
+        self.slice.begin();
+        self.serving_since = now;
         if result <= -512 && RESTART_CODES.contains(&result) {
             self.restarting = 1;
             self.restart_at = now;
             self.restart_posted = posted;
-            // Should it end here, this is where its slice begins.
-            self.slice_blocked_ns = 0;
-            self.slice_parked_ns = 0;
+            self.last.flags &= !Iteration::STALLED;
             return Step::NOTHING;
         }
         self.account_return(result, posted, ready_at, now)
@@ -904,8 +960,6 @@ impl Loop {
             self.waker_context = WakerContext::None as u32;
         }
         self.returned_at = now;
-        self.slice_blocked_ns = 0;
-        self.slice_parked_ns = 0;
         let last = &mut self.last;
         last.call = self.call;
         last.flags = flags;
@@ -961,12 +1015,9 @@ impl Loop {
     #[inline(always)]
     fn interrupted(&mut self) {
         self.restarting = 0;
-        let at = self.restart_at;
-        // What the thread slept in its signal handler belongs to the slice.
-        let (blocked, parked) = (self.slice_blocked_ns, self.slice_parked_ns);
-        self.account_return(-i64::from(EINTR), self.restart_posted, READY_UNMEASURED, at);
-        self.slice_blocked_ns = blocked;
-        self.slice_parked_ns = parked;
+        let stalled = self.last.flags & Iteration::STALLED;
+        self.account_return(-i64::from(EINTR), self.restart_posted, READY_UNMEASURED, self.restart_at);
+        self.last.flags |= stalled;
     }
 
     #[inline(always)]
@@ -1032,9 +1083,16 @@ impl Loop {
                 if self.futex != 0 && shared {
                     self.state = State::Parked as u8;
                     self.slice_parked_ns += asleep_ns;
+                    self.stop_serving(self.stall_threshold, since);
+                    // What it does next is another stretch: idle between them, it kept nobody waiting.
+                    self.slice.begin();
+                    if self.serving_since != 0 {
+                        self.serving_since = until;
+                    }
                 } else {
                     self.slice_blocked_ns += asleep_ns;
                     self.count_blocker(asleep_ns);
+                    self.slice.sleep(self.syscall, self.argument, asleep_ns);
                 }
                 self.last_block =
                     Block { since, ns: asleep_ns, syscall: self.syscall, state: u32::from(self.state) };
@@ -1042,6 +1100,18 @@ impl Loop {
             }
             self.charge(until);
             self.state = State::Ready as u8;
+            self.throttled = 0;
+        }
+        if self.state == State::Ready as u8 {
+            let ready_ns = now.saturating_sub(self.since);
+            if self.throttled != 0 {
+                self.counters.throttled_ns += ready_ns;
+                if self.in_wait == 0 {
+                    self.slice.throttled_ns += ready_ns;
+                }
+            } else if self.in_wait == 0 {
+                self.slice.ready_ns += ready_ns;
+            }
         }
         self.charge(now);
         self.state = if self.in_wait != 0 { State::Polling as u8 } else { State::Running as u8 };

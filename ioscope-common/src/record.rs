@@ -6,6 +6,10 @@ pub mod kind {
     pub const ITERATION: u8 = 1;
     /// A [`BlockRecord`](super::BlockRecord).
     pub const BLOCK: u8 = 2;
+    /// A [`CaptureRecord`](crate::CaptureRecord).
+    pub const CAPTURE: u8 = 3;
+    /// A [`SleptRecord`](crate::SleptRecord).
+    pub const SLEPT: u8 = 4;
 }
 
 /// A turn of a loop: a wait call from its entry to its return, and the slice that followed, until
@@ -66,6 +70,8 @@ impl Iteration {
     pub const BATCH_FULL: u8 = 8;
     /// The thread ended in the slice.
     pub const CUT: u8 = 16;
+    /// It was in a stall in the slice.
+    pub const STALLED: u8 = 32;
 
     /// The ready delay of a wait call whose events were not seen to become ready, or that returned none.
     pub const READY_UNSEEN: u32 = u32::MAX;

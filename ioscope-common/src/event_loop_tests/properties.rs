@@ -20,7 +20,7 @@ fn dice() -> impl Strategy<Value = Vec<Dice>> {
 fn begin(story: &Story) -> Outcome {
     let mut outcome = Outcome::born(story.born);
     if let Some(args) = &story.found_asleep {
-        outcome.machine.found_asleep(args);
+        outcome.machine.found_asleep(args, super::simulation::STALL);
     }
     outcome
 }
@@ -59,7 +59,13 @@ fn any_first() -> impl Strategy<Value = Transition> {
         Just(Transition::Resume),
         Just(Transition::HandlerDone),
         Just(Transition::Submit),
-        any::<bool>().prop_map(|asleep| Transition::SwitchOut { asleep, syscall: 1, futex: false }),
+        any::<bool>().prop_map(|asleep| Transition::SwitchOut {
+            asleep,
+            syscall: 1,
+            futex: false,
+            argument: 0,
+            throttled: false
+        }),
         (0_u64..2_000, any::<bool>()).prop_map(|(at, shared)| Transition::SwitchIn {
             wake: Wake { at, waker: 1, context: 1 },
             shared
@@ -133,7 +139,7 @@ fn the_stories_have_everything_in_them() {
     assert!(counts.iter().all(|&count| count > 0), "{counts:?}");
     assert!(returns.iter().all(|&count| count > 0), "{returns:?}");
     assert!(all.time_ns.iter().all(|&time| time > 0), "{:?}", all.time_ns);
-    assert_eq!(flags, 31, "every flag of a record");
+    assert_eq!(flags, 63, "every flag of a record");
 }
 
 proptest! {
@@ -248,7 +254,7 @@ proptest! {
             ring: 0,
             taken: 0,
         };
-        outcome.machine.found_asleep(&args);
+        outcome.machine.found_asleep(&args, super::simulation::STALL);
         let mut now = 1_000;
         for (at, (transition, passed)) in first.into_iter().enumerate() {
             now += passed;
@@ -272,7 +278,7 @@ proptest! {
             prop_assert!(machine.since <= latest);
             prop_assert_eq!(machine.time_ns.iter().sum::<u64>(), machine.since - machine.born);
         }
-        outcome.step(Transition::SwitchOut { asleep: true, syscall: NO_SYSCALL, futex: true }, latest);
+        outcome.step(Transition::SwitchOut { asleep: true, syscall: NO_SYSCALL, futex: true, argument: 0, throttled: false }, latest);
         outcome.step(Transition::End, latest + 1);
         prop_assert_eq!(outcome.machine.ended, latest + 1);
     }

@@ -3,8 +3,8 @@
 
 use super::simulation::{STALL, Story};
 use crate::{
-    BLOCKERS, EINTR, ERRNOS, ETIME, Iteration, NO_WAKEUP, POLLERS, READY_UNKNOWN, READY_UNMEASURED, State,
-    Transition, WaitArgs, WaitCall,
+    BLOCKERS, EINTR, ERRNOS, ETIME, Iteration, NO_WAKEUP, PAST_STALLS, POLLERS, PastStall, READY_UNKNOWN,
+    READY_UNMEASURED, State, Transition, WaitArgs, WaitCall,
 };
 
 /// The thread was in a state for so long.
@@ -12,6 +12,8 @@ pub(super) struct Interval {
     pub(super) state: State,
     pub(super) from: u64,
     pub(super) to: u64,
+    /// READY by the cgroup's doing.
+    throttled: bool,
 }
 
 /// A sleep outside wait calls.
@@ -68,6 +70,8 @@ pub(super) struct Truth {
     calls: Vec<Call>,
     pub(super) submissions: u64,
     pub(super) restarts: u64,
+    /// From when to when, and how many calls had been entered by then.
+    stalls: Vec<(u64, u64, usize)>,
     ended: Option<u64>,
 }
 
@@ -77,6 +81,8 @@ pub(super) fn read(story: &Story) -> Truth {
     let mut last = story.born;
     let mut on_cpu = true;
     let mut sleep: Option<(i32, bool)> = None;
+    let mut throttled = false;
+    let mut serving: Option<u64> = None;
     // Wakeups before this are old.
     let mut seen_at = story.born;
     if let Some(args) = story.found_asleep {
@@ -86,7 +92,10 @@ pub(super) fn read(story: &Story) -> Truth {
     for happening in &story.happenings {
         let now = happening.at;
         let waits = truth.calls.last().is_some_and(|call| call.returned.is_none() && call.left.is_none());
-        let mut add = |state, from, to| truth.intervals.push(Interval { state, from, to });
+        let mut add = |state, from, to| {
+            let throttled = throttled && state == State::Ready && sleep.is_none();
+            truth.intervals.push(Interval { state, from, to, throttled });
+        };
         if on_cpu {
             add(if waits { State::Polling } else { State::Running }, last, now);
         } else if let Transition::SwitchIn { wake, shared } = happening.transition {
@@ -114,6 +123,10 @@ pub(super) fn read(story: &Story) -> Truth {
                         }
                     } else {
                         truth.sleeps.push(Sleep { since: last, ns: woken - last, syscall, parked });
+                        if parked && let Some(since) = serving {
+                            truth.has_served(since, last);
+                            serving = Some(woken);
+                        }
                     }
                 }
             }
@@ -121,8 +134,8 @@ pub(super) fn read(story: &Story) -> Truth {
         last = now;
         match happening.transition {
             Transition::SwitchIn { .. } => (on_cpu, seen_at) = (true, now),
-            Transition::SwitchOut { asleep, syscall, futex } => {
-                on_cpu = false;
+            Transition::SwitchOut { asleep, syscall, futex, throttled: by_cgroup, .. } => {
+                (on_cpu, throttled) = (false, by_cgroup);
                 sleep = asleep.then_some((syscall, futex));
                 if let Some(call) = truth.calls.last_mut().filter(|_| waits && asleep) {
                     call.slept = true;
@@ -133,19 +146,25 @@ pub(super) fn read(story: &Story) -> Truth {
             Transition::End => truth.ended = Some(now),
             Transition::Enter { args, .. } => {
                 seen_at = now;
+                let since = serving.take();
                 if !truth.goes_on(Some(&args)) {
                     truth.is_interrupted();
+                    if let Some(since) = since {
+                        truth.has_served(since, now);
+                    }
                     truth.calls.push(entered(args, now));
                 }
             }
             Transition::Resume => {
                 if truth.goes_on(None) {
+                    serving = None;
                     seen_at = now;
                 }
             }
             Transition::HandlerDone => truth.is_interrupted(),
             Transition::Return { result, ready_at, .. } => {
                 if let Some(call) = truth.calls.last_mut().filter(|_| waits) {
+                    serving = Some(now);
                     if result <= -512 {
                         call.left = Some((now, happening.found));
                     } else {
@@ -187,6 +206,9 @@ pub(super) struct Counted {
     pub(super) submissions: u64,
     /// Number, sum and longest.
     pub(super) stalls: (u64, u64, u64),
+    /// Of the latest: when it began, and READY, throttled and BLOCKED time.
+    pub(super) accounts: Vec<[u64; 4]>,
+    pub(super) throttled_ns: u64,
     pub(super) other_poller_returns: u64,
     /// Kind, descriptor and returns, in the order of first use.
     pub(super) pollers: Vec<(u32, i32, u64)>,
@@ -206,6 +228,13 @@ pub(super) struct Counted {
 }
 
 impl Truth {
+    /// It served from one moment to the other.
+    fn has_served(&mut self, since: u64, until: u64) {
+        if until - since >= STALL {
+            self.stalls.push((since, until, self.calls.len()));
+        }
+    }
+
     /// Whether a call that left with a restart code is gone on with, by this entry or by `restart_syscall`.
     fn goes_on(&mut self, by: Option<&WaitArgs>) -> bool {
         let Some(call) = self.calls.last_mut().filter(|call| call.left.is_some()) else { return false };
@@ -232,7 +261,7 @@ impl Truth {
     pub(super) fn count(&self) -> Counted {
         let mut counted =
             Counted { submissions: self.submissions, restarts: self.restarts, ..Counted::default() };
-        for Interval { state, from, to } in &self.intervals {
+        for Interval { state, from, to, .. } in &self.intervals {
             counted.time_ns[*state as usize] += to - from;
         }
         for sleep in self.sleeps.iter().filter(|sleep| !sleep.parked) {
@@ -262,19 +291,38 @@ impl Truth {
             let end = self.calls.get(at + 1).map(|next| (next.entered, 0));
             let end = end.or(self.ended.map(|ended| (ended, Iteration::CUT)));
             if let (Some((returned, ..)), Some((until, cut))) = (call.returned, end) {
-                let record = self.slice(counted.iteration(call), returned, until, cut);
+                let stalled = self.stalls.iter().any(|stall| stall.2 == at + 1 && stall.0 >= returned);
+                let stalled = if stalled { Iteration::STALLED } else { 0 };
+                let record = self.slice(counted.iteration(call), returned, until, cut | stalled);
                 counted.iterations.push(record);
                 if cut == 0 {
                     add(&mut counted.loop_duration, record.loop_ns);
-                    if record.loop_ns >= STALL {
-                        let stalls = counted.stalls;
-                        let longest = stalls.2.max(record.loop_ns);
-                        counted.stalls = (stalls.0 + 1, stalls.1 + record.loop_ns, longest);
-                    }
                 }
             }
         }
+        for &(since, until, _) in &self.stalls {
+            let (count, sum, longest) = counted.stalls;
+            let ns = until - since;
+            counted.stalls = (count + 1, sum + ns, longest.max(ns));
+            counted.accounts.push(self.account(since, until));
+        }
+        counted.accounts.drain(..counted.accounts.len().saturating_sub(PAST_STALLS));
+        let throttled = self.intervals.iter().filter(|interval| interval.throttled);
+        counted.throttled_ns = throttled.map(|interval| interval.to - interval.from).sum();
         counted
+    }
+
+    /// What a stretch's time went to.
+    fn account(&self, from: u64, to: u64) -> [u64; 4] {
+        let ready = |throttled: bool| {
+            let inside = self.intervals.iter().filter(|interval| from <= interval.from && interval.to <= to);
+            let ready =
+                inside.filter(|interval| interval.state == State::Ready && interval.throttled == throttled);
+            ready.map(|interval| interval.to - interval.from).sum::<u64>()
+        };
+        let slept = self.sleeps.iter().filter(|sleep| from <= sleep.since && sleep.since + sleep.ns <= to);
+        let blocked = slept.filter(|sleep| !sleep.parked).map(|sleep| sleep.ns).sum();
+        [from, ready(false), ready(true), blocked]
     }
 
     /// Completes a record by the slice that followed.
@@ -424,6 +472,8 @@ pub(super) fn of_machine(machine: &crate::Loop, iterations: &[Iteration]) -> Cou
         restarts: counters.restarts,
         submissions: counters.submissions,
         stalls: (counters.stalls, counters.stalled_ns, counters.longest_stall_ns),
+        accounts: past_stalls(machine).map(account_of).collect(),
+        throttled_ns: counters.throttled_ns,
         other_poller_returns: counters.other_poller_returns,
         pollers: machine
             .pollers
@@ -445,4 +495,19 @@ pub(super) fn of_machine(machine: &crate::Loop, iterations: &[Iteration]) -> Cou
         ready_per_wakeup: histogram(&machine.ready_per_wakeup),
         iterations: iterations.to_vec(),
     }
+}
+
+/// Those that are kept, in the order of their beginning.
+fn past_stalls(machine: &crate::Loop) -> impl Iterator<Item = &PastStall> {
+    let kept = PAST_STALLS as u64;
+    let all = machine.counters.stalls;
+    (all.saturating_sub(kept)..all)
+        .map(move |at| &machine.past_stalls[usize::try_from(at % kept).expect("small")])
+}
+
+fn account_of(stall: &PastStall) -> [u64; 4] {
+    let slice = &stall.slice;
+    let used = slice.slept_in.iter().chain([&slice.slept_elsewhere]).filter(|entry| entry.count > 0);
+    let blocked = used.map(|entry| entry.total_ns).sum();
+    [stall.began_at, slice.ready_ns, slice.throttled_ns, blocked]
 }

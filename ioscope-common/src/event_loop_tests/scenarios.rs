@@ -65,18 +65,45 @@ impl Outcome {
 
     /// Sleeps in a wait call, is woken and gets its CPU.
     fn sleeps_until(&mut self, from: u64, woken: u64, on_cpu: u64) {
-        self.step(Transition::SwitchOut { asleep: true, syscall: NO_SYSCALL, futex: false }, from);
+        self.step(
+            Transition::SwitchOut {
+                asleep: true,
+                syscall: NO_SYSCALL,
+                futex: false,
+                argument: 0,
+                throttled: false,
+            },
+            from,
+        );
         self.gets_cpu(on_cpu, woken, false);
     }
 
     /// Sleeps in a system call.
     fn blocks_in(&mut self, syscall: i32, from: u64, woken: u64, shared: bool) {
-        self.step(Transition::SwitchOut { asleep: true, syscall, futex: syscall == FUTEX }, from);
+        self.step(
+            Transition::SwitchOut {
+                asleep: true,
+                syscall,
+                futex: syscall == FUTEX,
+                argument: 0,
+                throttled: false,
+            },
+            from,
+        );
         self.gets_cpu(woken, woken, shared);
     }
 
     fn is_preempted(&mut self, from: u64, until: u64) {
-        self.step(Transition::SwitchOut { asleep: false, syscall: NO_SYSCALL, futex: false }, from);
+        self.step(
+            Transition::SwitchOut {
+                asleep: false,
+                syscall: NO_SYSCALL,
+                futex: false,
+                argument: 0,
+                throttled: false,
+            },
+            from,
+        );
         self.gets_cpu(until, 0, false);
     }
 
@@ -258,7 +285,16 @@ fn a_wakeup_from_before_the_wait_is_none_of_it() {
 fn a_thread_whose_switch_was_not_seen_has_its_cpu_from_its_wakeup_on() {
     let mut story = Outcome::new();
     story.enters(1_000, EPOLL);
-    story.step(Transition::SwitchOut { asleep: true, syscall: NO_SYSCALL, futex: false }, 1_100);
+    story.step(
+        Transition::SwitchOut {
+            asleep: true,
+            syscall: NO_SYSCALL,
+            futex: false,
+            argument: 0,
+            throttled: false,
+        },
+        1_100,
+    );
     assert!(story.machine.is_off_cpu());
     let wake = Wake { at: 1_500, waker: 42, context: 1 };
     story.step(Transition::SwitchInUnseen { wake, shared: false }, 1_600);
@@ -277,7 +313,10 @@ fn a_sleep_in_a_slice_ends_with_its_wakeup_though_the_switch_was_not_seen() {
     let mut story = Outcome::new();
     story.enters(1_000, EPOLL);
     story.returns(1_100, 1);
-    story.step(Transition::SwitchOut { asleep: true, syscall: FSYNC, futex: false }, 1_200);
+    story.step(
+        Transition::SwitchOut { asleep: true, syscall: FSYNC, futex: false, argument: 0, throttled: false },
+        1_200,
+    );
     let wake = Wake { at: 1_500, waker: 42, context: 1 };
     story.step(Transition::SwitchInUnseen { wake, shared: false }, 1_900);
     story.enters(1_900, EPOLL);
@@ -487,7 +526,7 @@ fn submitting_is_no_wait() {
 #[test]
 fn a_loop_that_is_found_asleep_is_waiting() {
     let mut story = Outcome::new();
-    story.machine.found_asleep(&EPOLL);
+    story.machine.found_asleep(&EPOLL, STALL);
     story.gets_cpu(1_600, 1_500, false);
     story.returns(1_610, 2);
     assert_eq!(story.times(), [500, 10, 100, 0, 0, 0]);
@@ -497,7 +536,7 @@ fn a_loop_that_is_found_asleep_is_waiting() {
 #[test]
 fn a_loop_that_had_woken_before_it_was_found_begins_with_its_next_wait() {
     let mut story = Outcome::new();
-    story.machine.found_asleep(&EPOLL);
+    story.machine.found_asleep(&EPOLL, STALL);
     // Its return came before the machine was there.
     let step = story.enters(1_700, EPOLL);
     assert!(!step.has(Step::IMPOSSIBLE) && !step.has(Step::ITERATION));
@@ -510,7 +549,7 @@ fn a_loop_that_had_woken_before_it_was_found_begins_with_its_next_wait() {
 fn a_loop_that_was_frozen_on_its_way_out_begins_with_its_next_wait() {
     let mut story = Outcome::new();
     // Its return came before it was frozen, and it is asleep all the same.
-    story.machine.found_asleep(&EPOLL);
+    story.machine.found_asleep(&EPOLL, STALL);
     story.gets_cpu(1_600, 1_500, false);
     story.sleeps_until(1_620, 1_650, 1_660);
     let step = story.enters(1_700, EPOLL);
@@ -535,6 +574,89 @@ fn an_entry_without_a_return_is_noticed() {
     // What was missed is not made up: neither a return nor a loop duration.
     assert_eq!(story.machine.counters.returns[0], 2);
     assert_eq!(story.machine.loop_duration.sum, 90);
+}
+
+/// What a stall's time went to, while it goes on and afterwards.
+#[test]
+fn a_stall_has_an_account() {
+    let mut story = Outcome::new();
+    story.enters(1_100, EPOLL);
+    story.sleeps_until(1_110, 1_500, 1_530);
+    story.returns(1_540, 3);
+    story.is_preempted(1_600, 1_650);
+    for (at, syscall) in [FSYNC, FSYNC, NO_SYSCALL, STOPPED, 0, 1, FSYNC, 2].into_iter().enumerate() {
+        let from = 2_000 + 100 * at as u64;
+        let argument = 40 + at as u64;
+        story.step(
+            Transition::SwitchOut { asleep: true, syscall, futex: false, argument, throttled: false },
+            from,
+        );
+        // Woken, and not at once on a CPU.
+        story.gets_cpu(from + 21 + at as u64, from + 20 + at as u64, false);
+    }
+    story.step(
+        Transition::SwitchOut {
+            asleep: false,
+            syscall: NO_SYSCALL,
+            futex: false,
+            argument: 0,
+            throttled: true,
+        },
+        3_000,
+    );
+    story.gets_cpu(3_400, 0, false);
+    let expected = |slice: &crate::Slice| {
+        let entries: Vec<_> = slice
+            .slept_in
+            .iter()
+            .map(|entry| (entry.syscall, entry.count, entry.total_ns, entry.max_ns, entry.argument))
+            .collect();
+        assert_eq!(
+            entries,
+            [
+                (FSYNC, 3, 20 + 21 + 26, 26, 46),
+                (NO_SYSCALL, 1, 22, 22, 42),
+                (STOPPED, 1, 23, 23, 43),
+                (0, 1, 24, 24, 44)
+            ]
+        );
+        let other = slice.slept_elsewhere;
+        assert_eq!((other.count, other.total_ns, other.max_ns, other.argument), (2, 25 + 27, 27, 47));
+        assert_eq!((slice.ready_ns, slice.throttled_ns), (50 + 8, 400));
+    };
+    expected(&story.machine.slice);
+    // It ends when the thread parks.
+    story.blocks_in(FUTEX, 3_500, 3_600, true);
+    let past = &story.machine.past_stalls[0];
+    assert_eq!((past.began_at, past.ended_at), (1_540, 3_500));
+    expected(&past.slice);
+    assert_eq!(story.machine.counters.throttled_ns, 400);
+
+    // What it does next has nothing of it, and a short stretch is no stall.
+    assert_eq!(story.machine.serving_since, 3_600);
+    story.enters(4_000, EPOLL);
+    assert_ne!(story.last().flags & Iteration::STALLED, 0);
+    story.returns(4_100, 1);
+    assert!(story.machine.slice.slept_in.iter().all(|entry| entry.count == 0));
+    assert_eq!(story.machine.slice.slept_elsewhere.count, 0);
+    assert_eq!((story.machine.slice.ready_ns, story.machine.slice.throttled_ns), (0, 0));
+    story.enters(4_200, EPOLL);
+    assert_eq!(story.machine.counters.stalls, 1);
+}
+
+/// What came before the slice, in the wait call, is none of it; what a signal handler slept in is.
+#[test]
+fn an_interrupted_call_is_followed_by_a_slice() {
+    let mut story = Outcome::new();
+    story.enters(1_100, EPOLL);
+    story.sleeps_until(1_110, 1_500, 1_530);
+    story.returns(1_540, -514);
+    story.blocks_in(FSYNC, 1_600, 2_700, false);
+    story.step(Transition::HandlerDone, 2_750);
+    story.enters(2_800, EPOLL);
+    let past = &story.machine.past_stalls[0];
+    assert_eq!((past.began_at, past.ended_at, past.slice.ready_ns), (1_540, 2_800, 0));
+    assert_eq!((past.slice.slept_in[0].syscall, past.slice.slept_in[0].total_ns), (FSYNC, 1_100));
 }
 
 #[test]
@@ -591,4 +713,22 @@ fn another_ring_under_the_same_number_is_told_of() {
     assert!(!story.enters(1_100, RING).has(Step::OTHER_RING));
     story.returns_from_ring(1_110, 0, 100);
     assert!(story.enters(1_200, WaitArgs { ring: 7, ..RING }).has(Step::OTHER_RING));
+}
+
+/// A worker that shares its poller may not wait on it itself for hours. What it did in all that time between one
+/// park and the next kept nobody waiting.
+#[test]
+fn many_short_stretches_between_parks_are_no_stall() {
+    let mut story = Outcome::new();
+    story.enters(1_100, EPOLL);
+    story.sleeps_until(1_110, 1_500, 1_530);
+    story.returns(1_540, 3);
+    for turn in 0..10 {
+        let at = 2_000 + 1_000 * turn;
+        story.blocks_in(FUTEX, at, at + 300, true);
+    }
+    story.enters(11_500, EPOLL);
+    assert_eq!(story.last().loop_ns, 11_500 - 1_540 - 10 * 300);
+    assert_eq!(story.machine.counters.stalls, 0);
+    assert_eq!(story.last().flags & Iteration::STALLED, 0);
 }

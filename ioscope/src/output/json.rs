@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, io};
 use ioscope_common::{Drops, State};
 use serde::Serialize;
 
-use super::summary::{LoopSummary, Summary};
+use super::{
+    stalls::StallJson,
+    summary::{LoopSummary, Summary},
+};
 use crate::{
     model::{Distribution, special_syscall},
     probe::{arch::Arch, syscalls},
@@ -63,6 +66,7 @@ struct Loop<'a> {
     submissions: u64,
     errnos: BTreeMap<u32, u64>,
     time_ns: BTreeMap<String, u64>,
+    throttled_ns: u64,
     utilisation: f64,
     loop_duration_ns: Quantiles,
     wakeup_latency_ns: Quantiles,
@@ -74,6 +78,9 @@ struct Loop<'a> {
     pollers: Vec<Poller>,
     blocked_in: Vec<Blocked>,
     stalls: Stalls,
+    /// Of a poller that threads share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    poller_unpolled: Option<PollerUnpolled>,
     missed: u64,
     unseen: u64,
 }
@@ -111,6 +118,12 @@ struct Poller {
 }
 
 #[derive(Serialize)]
+struct PollerUnpolled {
+    now_ns: u64,
+    longest_ns: u64,
+}
+
+#[derive(Serialize)]
 struct Blocked {
     syscall: String,
     count: u64,
@@ -125,6 +138,9 @@ struct Stalls {
     longest_ns: u64,
     total_ns: u64,
     threshold_ns: u64,
+    dropped: u64,
+    ongoing: Option<StallJson>,
+    list: Vec<StallJson>,
 }
 
 /// What was dropped.
@@ -136,6 +152,7 @@ pub(super) struct Dropped {
     out_of_directory: u64,
     compat_calls: u64,
     skipped_runs: u64,
+    captures_full: u64,
 }
 
 impl From<&Drops> for Dropped {
@@ -147,6 +164,7 @@ impl From<&Drops> for Dropped {
             out_of_directory: drops.out_of_directory,
             compat_calls: drops.compat_calls,
             skipped_runs: drops.skipped_runs,
+            captures_full: drops.captures_full,
         }
     }
 }
@@ -177,7 +195,7 @@ impl<'a> Document<'a> {
 
 impl<'a> Loop<'a> {
     fn of(entry: &'a LoopSummary, summary: &Summary) -> Self {
-        let LoopSummary { identity, stats, ongoing_stall_ns } = entry;
+        let LoopSummary { identity, stats, ongoing_stall_ns, stalls, stalls_dropped, unpolled } = entry;
         let counters = &stats.counters;
         Self {
             pid: identity.pid,
@@ -208,6 +226,7 @@ impl<'a> Loop<'a> {
                 .into_iter()
                 .map(|state| (state.name().to_ascii_lowercase(), stats.time_in(state)))
                 .collect(),
+            throttled_ns: counters.throttled_ns,
             utilisation: stats.utilisation(),
             loop_duration_ns: Quantiles::of(&stats.loop_duration),
             wakeup_latency_ns: Quantiles::of(&stats.wakeup_latency),
@@ -243,7 +262,12 @@ impl<'a> Loop<'a> {
                 longest_ns: counters.longest_stall_ns,
                 total_ns: counters.stalled_ns,
                 threshold_ns: u64::try_from(summary.stall_threshold.as_nanos()).unwrap_or(u64::MAX),
+                dropped: *stalls_dropped,
+                ongoing: stalls.iter().find(|stall| stall.is_ongoing()).map(StallJson::of),
+                list: stalls.iter().filter(|stall| !stall.is_ongoing()).map(StallJson::of).collect(),
             },
+            poller_unpolled: unpolled
+                .map(|unpolled| PollerUnpolled { now_ns: unpolled.now_ns, longest_ns: unpolled.longest_ns }),
             missed: counters.impossible,
             unseen: counters.unseen,
         }

@@ -4,6 +4,7 @@ pub mod doctor;
 pub mod flame;
 pub mod json;
 pub mod numbers;
+pub mod stalls;
 pub mod summary;
 pub mod text;
 pub mod trace;

@@ -8,12 +8,16 @@ use unicode_width::UnicodeWidthStr as _;
 use super::{
     json::{kernel, syscall_name},
     numbers::{count, duration, percent, rate},
+    stalls,
     summary::{LoopSummary, Summary},
 };
 use crate::model::{Distribution, Stats};
 
 /// Up to so many loops are printed in full without being asked for.
 const FEW_LOOPS: usize = 3;
+
+/// A shared poller that nobody waits on for less than this is as it should be.
+const UNPOLLED_SHOWN_NS: u64 = 1_000_000;
 
 /// Writes a summary.
 pub fn write(out: &mut impl io::Write, summary: &Summary, details: bool) -> io::Result<()> {
@@ -119,7 +123,7 @@ fn write_aligned<'a>(
 }
 
 fn write_loop(out: &mut impl io::Write, entry: &LoopSummary, summary: &Summary) -> io::Result<()> {
-    let LoopSummary { identity, stats, ongoing_stall_ns } = entry;
+    let LoopSummary { identity, stats, ongoing_stall_ns, .. } = entry;
     write!(out, "\n{} (process {}, thread {}", identity.comm, identity.pid, identity.tid)?;
     if let Some((pid, tid)) = identity.inner {
         write!(out, "; in its container {pid}, {tid}")?;
@@ -180,7 +184,14 @@ fn write_loop(out: &mut impl io::Write, entry: &LoopSummary, summary: &Summary) 
     if *ongoing_stall_ns > 0 {
         writeln!(out, "  stalled now, for {}", duration(*ongoing_stall_ns))?;
     }
-    Ok(())
+    if let Some(unpolled) = entry.unpolled.filter(|unpolled| unpolled.longest_ns >= UNPOLLED_SHOWN_NS) {
+        writeln!(
+            out,
+            "  the poller that it shares was seen unpolled, with no thread waiting on it, for {} at most",
+            duration(unpolled.longest_ns)
+        )?;
+    }
+    stalls::write_worst(out, entry.stalls.iter())
 }
 
 fn pollers(stats: &Stats) -> String {
@@ -253,6 +264,7 @@ pub fn drop_lines(drops: &Drops) -> impl Iterator<Item = String> {
         (drops.targets_full, "processes not traced: no room for more targets"),
         (drops.out_of_directory, "wait calls not traced: kernel.pid_max was raised meanwhile (start again)"),
         (drops.skipped_runs, "runs of probes left out by the kernel: counts are too low by some of these"),
+        (drops.captures_full, "stacks not captured: their buffer was full"),
         (drops.compat_calls, "wait calls of 32-bit programs not traced: ioscope traces 64-bit programs only"),
     ]
     .into_iter()
