@@ -184,14 +184,13 @@ fn fsync_names_its_file() {
         ..BLOCKED
     };
     // As many as take long enough on this disk.
-    const ROUNDS: u32 = 50;
     let mut file = tempfile::tempfile().expect("a file");
-    let once = Instant::now();
-    for _ in 0..ROUNDS {
+    let began = Instant::now();
+    for _ in 0..50 {
         file.write_all(b"x").expect("it can be written");
         file.sync_all().expect("it can be written");
     }
-    let one = (once.elapsed() / ROUNDS).as_nanos().max(1);
+    let one = (began.elapsed() / 50).as_nanos().max(1);
     let times = usize::try_from(1_500_000_000 / one + 1).expect("few").clamp(2, 20_000);
     expect(&expected, || working(3, &vec![Work::Fsync { bytes: 1 }; times]), undisturbed, |_| ());
 }

@@ -98,7 +98,7 @@ impl Kernel {
         let members = match self.arch {
             Arch::X86_64 => {
                 let cs = synth.union("", 8, &[("cs", int, 0), ("csx", long, 0)]);
-                let names = ["r10", "r9", "r8", "ax", "dx", "si", "di", "orig_ax", "ip", "sp"];
+                let names = ["r10", "r9", "r8", "ax", "dx", "si", "di", "orig_ax", "ip", "sp", "bp"];
                 let mut members = names.map(|name| (name, long)).to_vec();
                 members.push(("", cs));
                 members
