@@ -241,14 +241,8 @@ impl LoopRef {
 
     /// The thread leaves its CPU.
     #[inline(always)]
-    pub(crate) fn switch_out(
-        self,
-        asleep: bool,
-        (syscall, futex, argument): (i32, bool, u64),
-        throttled: bool,
-        now: u64,
-    ) {
-        self.apply(Transition::SwitchOut { asleep, syscall, futex, argument, throttled }, now);
+    pub(crate) fn switch_out(self, how: Transition, now: u64) {
+        self.apply(how, now);
     }
 
     /// The thread gets a CPU.

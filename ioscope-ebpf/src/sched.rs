@@ -8,7 +8,7 @@ use aya_ebpf::{
     macros::btf_tracepoint,
     programs::BtfTracePointContext,
 };
-use ioscope_common::{NO_SYSCALL, STOPPED, SYSCALLS, WakerContext, action, flag};
+use ioscope_common::{NO_SYSCALL, STOPPED, SYSCALLS, Transition, WakerContext, action, flag};
 
 use crate::{
     kernel::{Task, read_kernel, thread_number},
@@ -44,15 +44,16 @@ pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
             previous.state()
         };
         let asleep = state != 0;
-        let mut sleep = (NO_SYSCALL, false, 0);
+        let (mut syscall, mut futex, mut argument) = (NO_SYSCALL, false, 0);
         if asleep && !leaving.in_wait() {
             let registers = saved_registers(previous);
-            let (syscall, futex) = sleeps_in(previous, registers, state);
-            sleep = (syscall, futex, registers.first_argument());
+            (syscall, futex) = sleeps_in(previous, registers, state);
+            argument = registers.first_argument();
             let captured = stalls::on_sleep(ctx.as_ptr(), leaving, registers, syscall, now);
             leaving.set_asleep_at(registers.user(), captured);
         }
-        leaving.switch_out(asleep, sleep, !asleep && is_throttled(previous), now);
+        let throttled = !asleep && is_throttled(previous);
+        leaving.switch_out(Transition::SwitchOut { asleep, syscall, futex, argument, throttled }, now);
     }
     if let Some(coming) = coming {
         coming.switch_in(now);

@@ -151,8 +151,8 @@ pub(super) struct Dropped {
     targets_full: u64,
     out_of_directory: u64,
     compat_calls: u64,
-    captures_full: u64,
     skipped_runs: u64,
+    captures_full: u64,
 }
 
 impl From<&Drops> for Dropped {
@@ -163,8 +163,8 @@ impl From<&Drops> for Dropped {
             targets_full: drops.targets_full,
             out_of_directory: drops.out_of_directory,
             compat_calls: drops.compat_calls,
-            captures_full: drops.captures_full,
             skipped_runs: drops.skipped_runs,
+            captures_full: drops.captures_full,
         }
     }
 }

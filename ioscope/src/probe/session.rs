@@ -7,7 +7,7 @@
 use std::{
     io::Read as _,
     os::fd::{AsFd as _, AsRawFd as _, RawFd},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use aya::{
@@ -34,7 +34,8 @@ use super::{
     environment::Environment,
     error::ProbeError,
     hooks::{
-        EPOLL_READINESS, Hook, HookChoice, HookKind, JOBS, Job, JobStatus, RING_READINESS, WAIT_CALLS, Way,
+        EPOLL_READINESS, FENTRY, Hook, HookChoice, HookKind, JOBS, Job, JobStatus, LOOPS_ASLEEP,
+        RETURN_OF_SLEEPERS, RING_READINESS, WAIT_CALLS, Way,
     },
     kfuncs,
     memory::{MappedArray, SliceGlance},
@@ -51,6 +52,10 @@ const POLLERS_OF_A_LOOP: u32 = POLLERS as u32;
 
 /// The probes, as committed; `cargo xtask build-ebpf` makes it.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("ioscope.bpf.o");
+
+/// How long the returns of threads that were asleep when tracing began are looked out for. A loop that has a timer
+/// returns sooner than that.
+const PATIENCE_WITH_SLEEPERS: Duration = Duration::from_secs(10);
 
 /// How often the clock looks at what runs on each CPU. Not a divisor of what programs' own timers like, so
 /// that it does not always meet them at the same place.
@@ -134,6 +139,8 @@ pub struct Session {
     stream: RingBuf<MapData>,
     captures: RingBuf<MapData>,
     jobs: Vec<JobStatus>,
+    /// Since when the returns of threads are looked out for that were asleep when tracing began, by a hook for that.
+    awaiting_sleepers: Option<Instant>,
     /// Of programs that are unloaded by now.
     skipped_before: u64,
     statistics: bool,
@@ -199,6 +206,7 @@ impl Session {
             stream: RingBuf::try_from(take(&mut ebpf, "STREAM")?)?,
             captures: RingBuf::try_from(take(&mut ebpf, "CAPTURES")?)?,
             jobs: Vec::with_capacity(JOBS.len()),
+            awaiting_sleepers: None,
             skipped_before: 0,
             statistics: config::statistics_are_on(),
             diagnostics: plan
@@ -215,6 +223,11 @@ impl Session {
             preempts_functions: preemption.functions && !can_forbid,
         };
         for job in JOBS {
+            if job.name == LOOPS_ASLEEP && session.way() == FENTRY {
+                // Should it fail, these loops show from their next wait call on.
+                let attached = session.attach(&RETURN_OF_SLEEPERS, &kernel).is_ok();
+                session.awaiting_sleepers = attached.then(Instant::now);
+            }
             let status = session.take_on(job, plan.hooks, &kernel)?;
             if status.way.is_some() {
                 session.control.keep_notes(match job.name {
@@ -357,12 +370,14 @@ impl Session {
     /// Calls `visit` with a copy of every loop in use. A loop that is too busy for a copy is left out
     /// this time.
     pub fn scan(&mut self, mut visit: impl FnMut(u32, Box<LoopSlot>)) -> Result<(), ProbeError> {
+        let mut asleep_all_along = false;
         for slot in 0..self.loops.len() {
             match self.loops.status(slot) {
                 Some(status::LIVE) => {
                     let Some(entry) = self.loops.copy(slot) else { continue };
                     // A thread that was found asleep may have made a loop of its own at that moment.
                     if self.directory.place_of(entry.kernel_tid) == slot + 1 {
+                        asleep_all_along |= entry.machine.found_asleep != 0;
                         visit(slot, entry);
                     } else if self.loops.status(slot) == Some(status::LIVE) {
                         self.release(slot)?;
@@ -376,7 +391,21 @@ impl Session {
                 _ => {}
             }
         }
-        Ok(())
+        self.release_sleepers(asleep_all_along)
+    }
+
+    /// Takes the hook for them away when all have returned, or after a while: every system call of the machine pays
+    /// for it.
+    fn release_sleepers(&mut self, are_there: bool) -> Result<(), ProbeError> {
+        let Some(since) = self.awaiting_sleepers else { return Ok(()) };
+        if are_there && since.elapsed() < PATIENCE_WITH_SLEEPERS {
+            return Ok(());
+        }
+        self.awaiting_sleepers = None;
+        match self.ebpf.program_mut(RETURN_OF_SLEEPERS.program) {
+            Some(program) => unload(program),
+            None => Ok(()),
+        }
     }
 
     /// Frees an ended loop's place. Only after its last copy was taken and the stream drained.
@@ -417,12 +446,12 @@ impl Session {
             total.compat_calls += cpu.compat_calls;
             total.captures_full += cpu.captures_full;
         }
-        total.skipped_runs = self.skipped_runs()?;
+        total.skipped_runs = self.skipped_runs();
         Ok(total)
     }
 
     /// Runs of the programs that the kernel left out.
-    fn skipped_runs(&self) -> Result<u64, ProbeError> {
+    fn skipped_runs(&self) -> u64 {
         let mut total = self.skipped_before;
         for (name, _) in self.jobs.iter().flat_map(|status| &status.programs) {
             if let Some(program) = self.ebpf.program(name)
@@ -431,7 +460,7 @@ impl Session {
                 total += recursion_misses(fd.as_fd().as_raw_fd());
             }
         }
-        Ok(total)
+        total
     }
 
     /// How long the probes have run, all together, in nanoseconds; `None` unless the kernel's BPF
@@ -508,7 +537,7 @@ impl Session {
 
     /// Detaches the probes: the maps stand still from here on.
     pub fn detach(&mut self) -> Result<(), ProbeError> {
-        self.skipped_before = self.skipped_runs()?;
+        self.skipped_before = self.skipped_runs();
         self.ebpf.programs_mut().try_for_each(|(_, program)| unload(program))
     }
 }
@@ -553,17 +582,6 @@ fn unload(program: &mut Program) -> Result<(), ProbeError> {
     }
 }
 
-fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// The size of the captures' buffer.
-fn captures_bytes() -> u32 {
-    let cpus = online_cpus().map_or(1, |cpus| cpus.len());
-    let wanted = (cpus * CAPTURES_PER_CPU * size_of::<CaptureRecord>()).next_power_of_two();
-    u32::try_from(wanted.clamp(1 << 20, 32 << 20)).unwrap_or(1 << 20)
-}
-
 /// How often the kernel left out a program because it was running on that CPU already; 0 where it does not tell (before
 /// Linux 5.12): `bpf_prog_show_fdinfo`, `kernel/bpf/syscall.c`.
 fn recursion_misses(fd: RawFd) -> u64 {
@@ -573,6 +591,17 @@ fn recursion_misses(fd: RawFd) -> u64 {
         .find_map(|line| line.strip_prefix("recursion_misses:"))
         .and_then(|count| count.trim().parse().ok())
         .unwrap_or(0)
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The size of the captures' buffer.
+fn captures_bytes() -> u32 {
+    let cpus = online_cpus().map_or(1, |cpus| cpus.len());
+    let wanted = (cpus * CAPTURES_PER_CPU * size_of::<CaptureRecord>()).next_power_of_two();
+    u32::try_from(wanted.clamp(1 << 20, 32 << 20)).unwrap_or(1 << 20)
 }
 
 /// The kernel runs the iterator's program while its file is read.

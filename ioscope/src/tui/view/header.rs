@@ -118,10 +118,10 @@ fn total(drops: &Drops) -> u64 {
         targets_full,
         out_of_directory,
         compat_calls,
-        captures_full,
         skipped_runs,
+        captures_full,
     } = drops;
-    ring_full + loops_full + targets_full + out_of_directory + compat_calls + captures_full + skipped_runs
+    ring_full + loops_full + targets_full + out_of_directory + compat_calls + skipped_runs + captures_full
 }
 
 /// What is wrong now, the worst first: a stall that goes on, what was dropped, what cannot be seen.
