@@ -2,7 +2,10 @@
 
 mod support;
 
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -44,6 +47,81 @@ fn try_to(program: &[&str], wrong: impl Fn(&[Value]) -> Option<String>) {
         let stalls = stalls_of(program);
         let Some(wrong) = wrong(&stalls) else { return };
         assert!(last < 3, "{wrong}: {stalls:#?}");
+    }
+}
+
+/// The example that this crate brings along.
+fn tokio_blocking() -> String {
+    let tests = std::env::current_exe().expect("this is a program");
+    let built = tests.ancestors().nth(2).expect("it lies in deps").join("examples/tokio_blocking");
+    built.to_str().expect("its path is text").to_owned()
+}
+
+#[test]
+fn an_idle_tokio_does_not_stall_and_a_blocked_one_does() {
+    const TEST: &str = "an_idle_tokio_does_not_stall_and_a_blocked_one_does";
+    if !can_trace(TEST) {
+        return;
+    }
+    let program = tokio_blocking();
+    for flavour in ["current", "multi"] {
+        // What a busy machine does to it is no stall of its own.
+        let idle = stalls_of(&[&program, flavour, "idle"]);
+        assert!(idle.iter().all(|stall| stall["cause"]["name"] == "preempted"), "{flavour}: {idle:#?}");
+        try_to(&[&program, flavour, "block"], |stalls| {
+            let slept =
+                |stall: &&Value| stall["cause"]["syscall"] == "clock_nanosleep" && share(stall) >= 0.9;
+            match stalls.iter().find(slept) {
+                None => Some(format!("{flavour}: no sleep")),
+                Some(stall) if !frames(stall).contains("blocking_in_a_task") => {
+                    Some(format!("{flavour}: the culprit is not named: {}", frames(stall)))
+                }
+                Some(_) => None,
+            }
+        });
+    }
+}
+
+#[test]
+fn debug_sleep_in_redis_is_a_sleep() {
+    const TEST: &str = "debug_sleep_in_redis_is_a_sleep";
+    if !can_trace(TEST) || !has("redis-server", TEST) {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let socket = directory.path().join("redis");
+    let server = format!(
+        "exec redis-server --port 0 --unixsocket {} --save '' --enable-debug-command yes > /dev/null",
+        socket.display()
+    );
+    for last in 1..=3 {
+        let client_socket = socket.clone();
+        let client = std::thread::spawn(move || {
+            let end = Instant::now() + Duration::from_secs(20);
+            let mut stream = loop {
+                match UnixStream::connect(&client_socket) {
+                    Ok(stream) => break stream,
+                    Err(error) => assert!(Instant::now() < end, "redis does not listen: {error}"),
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            };
+            let mut answer = [0; 64];
+            stream.write_all(b"DEBUG SLEEP 0.4\r\n").expect("it listens");
+            let length = stream.read(&mut answer).expect("it answers");
+            assert!(answer[..length].starts_with(b"+OK"), "{}", String::from_utf8_lossy(&answer[..length]));
+            stream.write_all(b"SHUTDOWN NOSAVE\r\n").expect("it listens");
+            let _ = stream.read(&mut answer);
+        });
+        let stalls = stalls_of(&["sh", "-c", &server]);
+        client.join().expect("the client succeeds");
+        let slept = stalls.iter().find(|stall| {
+            stall["cause"]["syscall"].as_str().is_some_and(|name| name.ends_with("nanosleep"))
+                && share(stall) >= 0.9
+        });
+        if slept.is_some() {
+            return;
+        }
+        assert!(last < 3, "{stalls:#?}");
     }
 }
 
