@@ -37,6 +37,15 @@ impl State {
     pub const ALL: [Self; Self::COUNT] =
         [Self::Waiting, Self::Polling, Self::Ready, Self::Running, Self::Blocked, Self::Parked];
 
+    /// How many ways there are from one state to another, itself included.
+    pub const EDGES: usize = Self::COUNT * Self::COUNT;
+
+    /// The index of a way from one state to another.
+    #[must_use]
+    pub const fn edge(from: Self, to: Self) -> usize {
+        from as usize * Self::COUNT + to as usize
+    }
+
     /// The state with this number.
     #[must_use]
     pub const fn from_number(number: u8) -> Option<Self> {
@@ -542,6 +551,9 @@ pub struct Loop {
     pub last_block: Block,
     /// Counters.
     pub counters: Counters,
+    /// How often it went from one state to another, by [`State::edge`]. A sleep outside the wait call counts
+    /// when it ends: only then is it known whether it was BLOCKED or PARKED.
+    pub edges: [u64; State::EDGES],
     /// What it waits on.
     pub pollers: [PollerUse; POLLERS],
     /// What it is BLOCKED in.
@@ -595,6 +607,7 @@ impl Loop {
         last: Iteration::ZERO,
         last_block: Block { since: 0, ns: 0, syscall: 0, state: 0 },
         counters: Counters::ZERO,
+        edges: [0; State::EDGES],
         pollers: [PollerUse::FREE; POLLERS],
         blockers: [Blocker::FREE; BLOCKERS],
         other_blockers: Blocker::FREE,
@@ -677,6 +690,25 @@ impl Loop {
         self.since += passed;
     }
 
+    /// Counts a change from one state to another.
+    #[inline(always)]
+    fn count_edge(&mut self, from: u8, to: u8) {
+        let edge = usize::from(from) * State::COUNT + usize::from(to);
+        if let Some(count) = self.edges.get_mut(edge) {
+            *count += 1;
+        }
+    }
+
+    /// Closes the present state's interval and goes into another state.
+    #[inline(always)]
+    fn change(&mut self, to: State, now: u64) {
+        self.charge(now);
+        if self.state != to as u8 {
+            self.count_edge(self.state, to as u8);
+            self.state = to as u8;
+        }
+    }
+
     #[inline(always)]
     fn enter(&mut self, args: &WaitArgs, stall_threshold: u64, now: u64) -> Step {
         if self.restarting != 0 {
@@ -691,6 +723,7 @@ impl Loop {
             if self.found_asleep != 0 {
                 // It had returned before it was found: its life begins here.
                 self.time_ns = [0; State::COUNT];
+                self.edges = [0; State::EDGES];
                 self.since = now;
                 self.born = now;
             } else {
@@ -700,8 +733,7 @@ impl Loop {
             self.found_asleep = 0;
             self.returned_at = 0;
         }
-        self.charge(now);
-        self.state = State::Polling as u8;
+        self.change(State::Polling, now);
         if self.returned_at != 0 {
             let slice = now.saturating_sub(self.returned_at).saturating_sub(self.slice_parked_ns);
             self.loop_duration.record(slice);
@@ -767,8 +799,7 @@ impl Loop {
         if self.in_wait == 0 {
             return Step::NOTHING;
         }
-        self.charge(now);
-        self.state = State::Running as u8;
+        self.change(State::Running, now);
         self.in_wait = 0;
         self.found_asleep = 0;
         if result <= -512 && RESTART_CODES.contains(&result) {
@@ -909,8 +940,7 @@ impl Loop {
         self.counters.restarts += 1;
         // What woke it was the signal: no latency of the wait.
         self.woken_at = 0;
-        self.charge(now);
-        self.state = State::Polling as u8;
+        self.change(State::Polling, now);
         self.in_wait = 1;
         self.on_cpu_since = now;
         Step::NOTHING
@@ -918,17 +948,18 @@ impl Loop {
 
     #[inline(always)]
     fn switch_out(&mut self, asleep: bool, syscall: i32, futex: bool, now: u64) -> Step {
-        self.charge(now);
-        self.state = if !asleep {
-            State::Ready as u8
+        if !asleep {
+            self.change(State::Ready, now);
         } else if self.in_wait != 0 {
             self.slept = 1;
-            State::Waiting as u8
+            self.change(State::Waiting, now);
         } else {
             self.syscall = syscall;
             self.futex = u8::from(futex);
-            State::Blocked as u8
-        };
+            self.charge(now);
+            // Whether this is a way to BLOCKED or to PARKED, its end will tell.
+            self.state = State::Blocked as u8;
+        }
         Step::NOTHING
     }
 
@@ -959,15 +990,14 @@ impl Loop {
                     self.slice_blocked_ns += asleep_ns;
                     self.count_blocker(asleep_ns);
                 }
+                self.count_edge(State::Running as u8, self.state);
                 self.last_block =
                     Block { since, ns: asleep_ns, syscall: self.syscall, state: u32::from(self.state) };
                 step = Step::BLOCK;
             }
-            self.charge(until);
-            self.state = State::Ready as u8;
+            self.change(State::Ready, until);
         }
-        self.charge(now);
-        self.state = if self.in_wait != 0 { State::Polling as u8 } else { State::Running as u8 };
+        self.change(if self.in_wait != 0 { State::Polling } else { State::Running }, now);
         if self.found_asleep != 0 {
             self.found_asleep = 2;
         }

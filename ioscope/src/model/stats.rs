@@ -27,6 +27,9 @@ pub struct Stats {
     pub until: u64,
     /// Time per state from one to the other: it adds up to the difference.
     pub time_ns: TimeNs,
+    /// How often the loop went from one state to another, by [`State::edge`]; a sleep outside the wait call
+    /// counts when it has ended.
+    pub edges: [u64; State::EDGES],
     /// Counters.
     pub counters: Counters,
     /// Pollers.
@@ -65,6 +68,11 @@ impl Stats {
         self.time_ns[state as usize]
     }
 
+    /// How often it went from one state to another.
+    pub const fn changes(&self, from: State, to: State) -> u64 {
+        self.edges[State::edge(from, to)]
+    }
+
     /// The share of time that the loop was not idle: 0 to 1.
     pub fn utilisation(&self) -> f64 {
         let elapsed = self.elapsed_ns();
@@ -96,6 +104,7 @@ impl Stats {
         self.time_ns[open.state as usize] += open.ns;
         self.time_ns[State::Ready as usize] += open.ready_ns;
         self.counters = now.counters;
+        self.edges = now.edges;
         self.pollers = now
             .pollers
             .iter()
@@ -121,6 +130,7 @@ impl Stats {
             from,
             until: from,
             time_ns: [0; State::COUNT],
+            edges: [0; State::EDGES],
             counters: Loop::ZERO.counters,
             pollers: Vec::new(),
             blockers: Vec::new(),
@@ -144,6 +154,10 @@ impl Stats {
         for (time, before) in time_ns.iter_mut().zip(&earlier.time_ns) {
             // What was READY in an open interval can turn out as WAITING: a wakeup that led to nothing.
             *time = time.saturating_sub(*before);
+        }
+        let mut edges = self.edges;
+        for (count, before) in edges.iter_mut().zip(&earlier.edges) {
+            *count = count.saturating_sub(*before);
         }
         let pollers = self
             .pollers
@@ -176,6 +190,7 @@ impl Stats {
             from: earlier.until,
             until: self.until,
             time_ns,
+            edges,
             counters,
             pollers,
             blockers,
