@@ -3,6 +3,7 @@
 
 mod batch;
 mod distribution;
+pub mod stalls;
 mod stats;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -11,6 +12,7 @@ use ioscope_common::{Drops, Loop, NO_SYSCALL, STOPPED, WaitCall};
 
 pub use batch::{Batch, Cost, Identity, LoopId, Sample};
 pub use distribution::Distribution;
+pub use stalls::StallLog;
 pub use stats::{Poller, Present, Stats, TimeNs};
 
 /// Everything known of one loop.
@@ -26,6 +28,8 @@ pub struct LoopModel {
     pub stats: Stats,
     /// What it does.
     pub present: Present,
+    /// Its stalls.
+    pub stalls: StallLog,
     /// The copy that these were made of.
     raw: Box<Loop>,
 }
@@ -122,6 +126,7 @@ impl Model {
                 ended: false,
                 stats,
                 present,
+                stalls: StallLog::default(),
                 raw: machine.clone(),
             };
             self.loops.insert(*id, model);
