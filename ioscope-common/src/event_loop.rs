@@ -441,6 +441,28 @@ impl Counters {
         unseen: 0,
     };
 
+    /// Adds another loop's. The longest stall is the longer one.
+    pub fn add(&mut self, other: &Self) {
+        for (returns, more) in self.returns.iter_mut().zip(&other.returns) {
+            *returns += more;
+        }
+        self.ready_events += other.ready_events;
+        self.empty_wakeups += other.empty_wakeups;
+        self.timeouts += other.timeouts;
+        self.check_ins += other.check_ins;
+        self.batch_full += other.batch_full;
+        self.errors += other.errors;
+        self.interrupted += other.interrupted;
+        self.restarts += other.restarts;
+        self.submissions += other.submissions;
+        self.stalls += other.stalls;
+        self.stalled_ns += other.stalled_ns;
+        self.longest_stall_ns = self.longest_stall_ns.max(other.longest_stall_ns);
+        self.other_poller_returns += other.other_poller_returns;
+        self.impossible += other.impossible;
+        self.unseen += other.unseen;
+    }
+
     /// Takes away what an earlier state of the same counters had. The longest stall stays.
     pub fn subtract(&mut self, earlier: &Self) {
         for (returns, before) in self.returns.iter_mut().zip(&earlier.returns) {

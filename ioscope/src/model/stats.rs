@@ -125,7 +125,7 @@ impl Stats {
     }
 
     /// Nothing yet, from this moment on.
-    pub(super) fn new(from: u64) -> Self {
+    pub fn new(from: u64) -> Self {
         Self {
             from,
             until: from,
@@ -142,6 +142,24 @@ impl Stats {
             poll_delay: Distribution::default(),
             ready_per_wakeup: Distribution::default(),
         }
+    }
+
+    /// Adds what another loop did: times, counts and distributions in sum, so that shares and rates are those
+    /// of all loops together per loop. Pollers, system calls and errnos are not kept.
+    pub fn add(&mut self, other: &Self) {
+        self.until += other.elapsed_ns();
+        for (time, more) in self.time_ns.iter_mut().zip(&other.time_ns) {
+            *time += more;
+        }
+        for (edge, more) in self.edges.iter_mut().zip(&other.edges) {
+            *edge += more;
+        }
+        self.counters.add(&other.counters);
+        self.loop_duration.merge(&other.loop_duration);
+        self.wakeup_latency.merge(&other.wakeup_latency);
+        self.run_queue_delay.merge(&other.run_queue_delay);
+        self.poll_delay.merge(&other.poll_delay);
+        self.ready_per_wakeup.merge(&other.ready_per_wakeup);
     }
 
     /// What happened after `earlier`, a former state of the same loop. A longest value of the

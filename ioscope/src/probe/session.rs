@@ -4,12 +4,13 @@
 //! because the kernel closes its descriptors.
 #![expect(unsafe_code, reason = "aya asks for a promise about what goes into a map")]
 
-use std::{io::Read as _, time::Duration};
+use std::{io::Read as _, os::fd::OwnedFd, time::Duration};
 
 use aya::{
     Btf as ProgramBtf, Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf, Stack},
     programs::{BtfTracePoint, Iter, Program, ProgramError},
+    sys::{Stats, enable_stats},
 };
 use aya_log::EbpfLogger;
 use ioscope_common::{
@@ -101,6 +102,8 @@ pub struct Session {
     stream: RingBuf<MapData>,
     hooks: Vec<HookStatus>,
     statistics: bool,
+    /// What keeps the kernel's statistics on.
+    measuring: Option<OwnedFd>,
     diagnostics: Option<EbpfLogger<&'static dyn Log>>,
 }
 
@@ -157,6 +160,7 @@ impl Session {
             stream: RingBuf::try_from(take(&mut ebpf, "STREAM")?)?,
             hooks: Vec::with_capacity(HOOKS.len()),
             statistics: config::statistics_are_on(),
+            measuring: None,
             diagnostics: plan
                 .diagnostics
                 .then(|| EbpfLogger::init(&mut ebpf))
@@ -277,7 +281,7 @@ impl Session {
     /// How long the probes have run, all together, in nanoseconds; `None` unless the kernel's BPF
     /// statistics are on and have seen them.
     pub fn run_time_ns(&self) -> Result<Option<u64>, ProbeError> {
-        if !self.statistics {
+        if !self.statistics && self.measuring.is_none() {
             return Ok(None);
         }
         let mut total = Duration::ZERO;
@@ -287,6 +291,15 @@ impl Session {
             }
         }
         Ok(Some(u64::try_from(total.as_nanos()).unwrap_or(u64::MAX)))
+    }
+
+    /// Lets the kernel measure how long BPF programs run (`BPF_ENABLE_STATS`, since Linux 5.8,
+    /// kernel/bpf/syscall.c: `bpf_enable_stats`), until it is told otherwise or this process ends. Returns
+    /// whether it does: turning it on takes `CAP_SYS_ADMIN`. It costs every run of every BPF program of the
+    /// machine two reads of the clock and some additions (`__bpf_prog_enter`, `bpf_prog_run`).
+    pub fn measure_run_time(&mut self, on: bool) -> bool {
+        self.measuring = if on { enable_stats(Stats::RunTime).ok() } else { None };
+        self.measuring.is_some() || self.statistics
     }
 
     /// Who has a place, however busy: a copy of the entry that may be several moments' in what changes.

@@ -8,7 +8,7 @@ use ioscope_common::{Drops, Loop, PollerKind, Transition, WaitArgs, WaitCall, Wa
 
 use crate::{
     model::{Batch, Cost, Identity, LoopId, Sample},
-    tui::{App, Effect, Message, MissingHook, Theme, Tracing, update},
+    tui::{App, Config, Effect, Message, MissingHook, Palette, Theme, Tracing, update},
 };
 
 pub(super) const US: u64 = 1_000;
@@ -131,16 +131,21 @@ pub(super) fn batch(at: u64, threads: &[Thread]) -> Batch {
     Batch {
         at,
         samples: threads.iter().map(Thread::sample).collect(),
-        // 1.5 % of a CPU.
-        cost: Cost { bpf_ns: None, collector_cpu_ns: (at - START) * 15 / 1000 },
+        // 1.5 % of a CPU, and 0.7 %.
+        cost: Cost { bpf_ns: Some((at - START) * 7 / 1000), collector_cpu_ns: (at - START) * 15 / 1000 },
         ..Batch::default()
     }
 }
 
 pub(super) fn app(colour: bool, size: (u16, u16)) -> App {
-    let tracing =
-        Tracing { title: "server (1200)".to_owned(), attach: "tracepoint".to_owned(), missing: Vec::new() };
-    App::new(tracing, STALL, Theme::new(colour), size)
+    let tracing = Tracing {
+        title: "server (1200)".to_owned(),
+        attach: "tracepoint".to_owned(),
+        missing: Vec::new(),
+        bpf_time: true,
+    };
+    let palette = if colour { Palette::TERMINAL } else { Palette::NONE };
+    App::new(tracing, STALL, Theme::new(&palette), &Config::default(), size)
 }
 
 pub(super) fn take(app: &mut App, batch: Batch) -> Vec<Effect> {
