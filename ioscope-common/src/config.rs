@@ -47,6 +47,12 @@ pub mod flag {
     pub const PREEMPT_IN_TASK: u32 = 512;
     /// A 64-bit program can make 32-bit system calls.
     pub const MIXED_SYSCALLS: u32 = 1024;
+    /// The helper that names the running thread to the verifier, `bpf_get_current_task_btf`, is there (since Linux
+    /// 5.11); otherwise its members are read as any other memory.
+    pub const CURRENT_TASK: u32 = 2048;
+    /// The helper that finds a thread's saved registers, `bpf_task_pt_regs`, is there (since Linux 5.15);
+    /// otherwise they are at the top of its kernel stack.
+    pub const TASK_REGISTERS: u32 = 4096;
 }
 
 /// Offsets, in bytes, of what the probes read in the kernel's structures.
@@ -121,6 +127,26 @@ pub struct Offsets {
     pub regs_ip: u32,
     /// `pt_regs.cx`, of x86_64
     pub regs_cx: u32,
+    /// `task_struct.stack`
+    pub task_stack: u32,
+    /// From the start of a kernel stack to the saved registers at its top
+    pub stack_registers: u32,
+    /// `sock.sk_wq`
+    pub sock_wq: u32,
+    /// `socket_wq.wait.head`
+    pub socket_wq_head: u32,
+    /// From `eppoll_entry.wait.entry` back to the start of the `eppoll_entry`
+    pub eppoll_entry_link: u32,
+    /// From `eppoll_entry.wait` back to the start of the `eppoll_entry`
+    pub eppoll_entry_wait: u32,
+    /// `eppoll_entry.base`
+    pub eppoll_entry_base: u32,
+    /// `epitem.ep`
+    pub epitem_ep: u32,
+    /// `epitem.event.events`
+    pub epitem_events: u32,
+    /// Unused
+    pub reserved: u32,
 }
 
 /// All that the loader tells the probes.
@@ -187,6 +213,16 @@ impl ProbeConfig {
             cfs_rq_rq: 0,
             regs_ip: 0,
             regs_cx: 0,
+            task_stack: 0,
+            stack_registers: 0,
+            sock_wq: 0,
+            socket_wq_head: 0,
+            eppoll_entry_link: 0,
+            eppoll_entry_wait: 0,
+            eppoll_entry_base: 0,
+            epitem_ep: 0,
+            epitem_events: 0,
+            reserved: 0,
         },
         flags: 0,
         own_tgid: 0,

@@ -10,8 +10,8 @@ use crate::{COMM_LEN, Loop, Wake};
 pub struct Control {
     /// Which loops stream their iterations: one of [`Control::STREAM_OFF`] and its siblings.
     pub stream: u32,
-    /// Unused.
-    pub reserved: u32,
+    /// Of which pollers it is noted when they become ready: bits, [`Control::NOTES_OF_EPOLL`] and its sibling.
+    pub notes: u32,
     /// A loop duration from here on is a stall, in nanoseconds.
     pub stall_threshold: u64,
 }
@@ -23,6 +23,11 @@ impl Control {
     pub const STREAM_ALL: u32 = 1;
     /// The loops that are marked stream.
     pub const STREAM_MARKED: u32 = 2;
+
+    /// Epoll instances.
+    pub const NOTES_OF_EPOLL: u32 = 1;
+    /// Rings.
+    pub const NOTES_OF_RINGS: u32 = 2;
 }
 
 /// What was dropped, one entry per CPU.
@@ -75,8 +80,8 @@ pub struct LoopSlot {
     pub shared: u32,
     /// Not 0: the collector wants this loop's stream.
     pub marked: u32,
-    /// Unused.
-    pub reserved: u32,
+    /// What the last step asked for: a [`Step`](crate::Step). See [`Step::bits`](crate::Step::bits).
+    pub step: u32,
     /// Where the thread's registers lie while it is in a system call, an address in the kernel: at the
     /// top of its kernel stack, and so no other living thread's.
     pub registers: u64,

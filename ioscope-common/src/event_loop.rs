@@ -82,6 +82,11 @@ pub const TIMEOUT_UNKNOWN: i64 = -2;
 /// What a wakeup's duration is when no wakeup was seen.
 pub const NO_WAKEUP: u64 = u64::MAX;
 
+/// In place of the time at which an event became ready: it was not seen to.
+pub const READY_UNKNOWN: u64 = 0;
+/// In place of the time at which an event became ready: nothing looks.
+pub const READY_UNMEASURED: u64 = u64::MAX;
+
 /// In place of a system call's number: the thread sleeps outside any (a page fault), or what it
 /// sleeps in is not known.
 pub const NO_SYSCALL: i32 = -1;
@@ -221,6 +226,9 @@ pub enum Transition {
         result: i64,
         /// Rings only: how many completions have been posted, ever, modulo 2^32.
         posted: u32,
+        /// When the first event became ready that this call can have returned, in nanoseconds of
+        /// `CLOCK_MONOTONIC`; [`READY_UNKNOWN`] or [`READY_UNMEASURED`].
+        ready_at: u64,
     },
     /// It entered `restart_syscall`: the kernel goes on with an interrupted call.
     Resume,
@@ -267,12 +275,35 @@ impl Step {
     pub const NOTHING: Self = Self(0);
     /// An iteration is complete: [`Loop::last`] may be streamed.
     pub const ITERATION: Self = Self(1);
-    /// The loop waits on this poller for the first time: find out whether it is shared.
+    /// The loop waits on this poller for the first time: find out whether it is shared, and see to it that its
+    /// readiness is noted.
     pub const NEW_POLLER: Self = Self(2);
     /// A sleep outside the wait call ended: [`Loop::last_block`] may be streamed.
     pub const BLOCK: Self = Self(4);
     /// A transition came that cannot follow the one before: an event was missed.
     pub const IMPOSSIBLE: Self = Self(8);
+    /// The poller's descriptor stands for another ring than before: its readiness is noted elsewhere.
+    pub const OTHER_RING: Self = Self(16);
+    /// The wait call slept and returned events that nobody was seen to make ready: the poller's descriptor may
+    /// stand for another one than before.
+    pub const UNEXPLAINED: Self = Self(32);
+    /// The note of when the poller became ready has served: what it told of was returned, or is gone.
+    pub const READY_TAKEN: Self = Self(64);
+
+    /// As a number. The probes put it into memory and take it out again: the verifier, which follows a number that it
+    /// knows down every path, forgets it on the way.
+    #[inline(always)]
+    #[must_use]
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// From the number.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
 
     /// Whether all of `other` is in `self`.
     #[inline(always)]
@@ -301,16 +332,17 @@ pub struct PollerUse {
     pub fd: i32,
     /// How many wait calls on it have returned.
     pub iterations: u64,
-    /// Rings only: the ring's address in the kernel.
-    pub ring: u64,
+    /// Where it lies in the kernel: a ring's `struct io_ring_ctx`, an epoll instance's `struct eventpoll`; 0 for
+    /// others, and where it is not known.
+    pub address: u64,
     /// Rings only: completions posted when a wait call last returned, modulo 2^32.
     pub posted: u32,
-    /// Unused.
-    pub reserved: u32,
+    /// Where its readiness is noted: a place in the map of that plus one; 0 for nowhere.
+    pub note: u32,
 }
 
 impl PollerUse {
-    const FREE: Self = Self { kind: 0, fd: 0, iterations: 0, ring: 0, posted: 0, reserved: 0 };
+    const FREE: Self = Self { kind: 0, fd: 0, iterations: 0, address: 0, posted: 0, note: 0 };
 }
 
 /// How many system calls a loop keeps apart as reasons for being BLOCKED.
@@ -414,6 +446,9 @@ pub struct Counters {
     pub longest_stall_ns: u64,
     /// Wait calls on a poller that found no place among [`POLLERS`].
     pub other_poller_returns: u64,
+    /// Wait calls that returned events of which none was seen to become ready, where that is looked for: what
+    /// was ready all along, and what no hook tells of.
+    pub ready_unknown: u64,
     /// Transitions that could not follow the one before.
     pub impossible: u64,
     /// Times that the scheduler did something with the thread that was not seen: it got a CPU, or it
@@ -437,6 +472,7 @@ impl Counters {
         stalled_ns: 0,
         longest_stall_ns: 0,
         other_poller_returns: 0,
+        ready_unknown: 0,
         impossible: 0,
         unseen: 0,
     };
@@ -480,6 +516,7 @@ impl Counters {
         self.stalls -= earlier.stalls;
         self.stalled_ns -= earlier.stalled_ns;
         self.other_poller_returns -= earlier.other_poller_returns;
+        self.ready_unknown -= earlier.ready_unknown;
         self.impossible -= earlier.impossible;
         self.unseen -= earlier.unseen;
     }
@@ -561,6 +598,8 @@ pub struct Loop {
     pub waker_context: u32,
     /// Rings only: completions posted when the call with the restart code left.
     pub restart_posted: u32,
+    /// How long the first event had been ready when a wait call last returned one.
+    pub ready_ns: u64,
     /// BLOCKED time since the last return.
     pub slice_blocked_ns: u64,
     /// PARKED time since the last return.
@@ -592,6 +631,8 @@ pub struct Loop {
     pub run_queue_delay: Durations,
     /// How late past their timeout wait calls returned.
     pub poll_delay: Durations,
+    /// How long the event that became ready first had been so when a wait call returned it.
+    pub ready_delay: Durations,
     /// Events per return, of returns that are neither errors nor empty check-ins.
     pub ready_per_wakeup: Counts,
 }
@@ -623,6 +664,7 @@ impl Loop {
         waker: 0,
         waker_context: 0,
         restart_posted: 0,
+        ready_ns: 0,
         slice_blocked_ns: 0,
         slice_parked_ns: 0,
         time_ns: [0; State::COUNT],
@@ -638,6 +680,7 @@ impl Loop {
         wakeup_latency: Durations::EMPTY,
         run_queue_delay: Durations::EMPTY,
         poll_delay: Durations::EMPTY,
+        ready_delay: Durations::EMPTY,
         ready_per_wakeup: Counts::EMPTY,
     };
 
@@ -671,7 +714,7 @@ impl Loop {
     pub fn step(&mut self, transition: Transition, now: u64) -> Step {
         match transition {
             Transition::Enter { args, stall_threshold } => self.enter(&args, stall_threshold, now),
-            Transition::Return { result, posted } => self.returned(result, posted, now),
+            Transition::Return { result, posted, ready_at } => self.returned(result, posted, ready_at, now),
             Transition::Resume => self.resume(now),
             Transition::HandlerDone => self.handler_done(),
             Transition::Submit => {
@@ -808,16 +851,17 @@ impl Loop {
         if matches!(args.poller, PollerKind::Ring | PollerKind::RegisteredRing)
             // No ring at all, too: what the descriptor stood for before is gone, and not to be read.
             && let Some(poller) = self.pollers.get_mut(usize::from(self.poller))
-            && poller.ring != args.ring
+            && poller.address != args.ring
         {
-            poller.ring = args.ring;
+            poller.address = args.ring;
             poller.posted = args.taken;
+            step = step.and(Step::OTHER_RING);
         }
         step
     }
 
     #[inline(always)]
-    fn returned(&mut self, result: i64, posted: u32, now: u64) -> Step {
+    fn returned(&mut self, result: i64, posted: u32, ready_at: u64, now: u64) -> Step {
         if self.in_wait == 0 {
             return Step::NOTHING;
         }
@@ -833,13 +877,12 @@ impl Loop {
             self.slice_parked_ns = 0;
             return Step::NOTHING;
         }
-        self.account_return(result, posted, now);
-        Step::NOTHING
+        self.account_return(result, posted, ready_at, now)
     }
 
     /// Counts a return that happened at `now`.
     #[inline(always)]
-    fn account_return(&mut self, result: i64, posted: u32, now: u64) {
+    fn account_return(&mut self, result: i64, posted: u32, ready_at: u64, now: u64) -> Step {
         let counters = &mut self.counters;
         if let Some(returns) = counters.returns.get_mut(usize::from(self.call).wrapping_sub(1)) {
             *returns += 1;
@@ -931,6 +974,40 @@ impl Loop {
         last.fd = self.fd;
         last.max_events = self.max_events;
         last.waker = self.waker;
+        last.ready_ns = Iteration::READY_UNSEEN;
+        self.account_ready(ring, ready_at, now)
+    }
+
+    /// Records how long the first of the events had been ready.
+    ///
+    /// A thread that sleeps in a wait call is woken by its events becoming ready, and nothing is ready when it goes
+    /// to sleep: so its wakeup is the moment, whichever kind of descriptor it was. But a ring's thread may wait
+    /// for several completions, and is woken by the last.
+    #[inline(always)]
+    fn account_ready(&mut self, ring: bool, ready_at: u64, now: u64) -> Step {
+        // Out of memory again: the verifier has followed both, range by range, into histograms, and would go on with
+        // each of the ranges.
+        let last = core::hint::black_box(&self.last);
+        let (events, wakeup_ns) = (last.events, last.wakeup_ns);
+        if ready_at == READY_UNMEASURED {
+            return Step::NOTHING;
+        }
+        let seen = ready_at != READY_UNKNOWN && ready_at <= now;
+        if events == 0 {
+            // What became ready before the call began, and was not returned by it, the program has dealt with.
+            return if seen && ready_at < self.entered_at { Step::READY_TAKEN } else { Step::NOTHING };
+        }
+        let woken = wakeup_ns != NO_WAKEUP && !(ring && seen);
+        if !woken && !seen {
+            self.counters.ready_unknown += 1;
+            return Step::NOTHING;
+        }
+        self.ready_ns = if woken { wakeup_ns } else { now - ready_at };
+        let delay = *core::hint::black_box(&self.ready_ns);
+        self.ready_delay.record(delay);
+        let most = Iteration::READY_AT_MOST;
+        self.last.ready_ns = if delay < u64::from(most) { delay as u32 } else { most };
+        if seen { Step::READY_TAKEN } else { Step::UNEXPLAINED }
     }
 
     /// The call that left with a restart code came back to the program as `EINTR`.
@@ -940,7 +1017,7 @@ impl Loop {
         let at = self.restart_at;
         // What the thread slept in its signal handler belongs to the slice.
         let (blocked, parked) = (self.slice_blocked_ns, self.slice_parked_ns);
-        self.account_return(-i64::from(EINTR), self.restart_posted, at);
+        self.account_return(-i64::from(EINTR), self.restart_posted, READY_UNMEASURED, at);
         self.slice_blocked_ns = blocked;
         self.slice_parked_ns = parked;
     }

@@ -25,8 +25,8 @@ pub use config::{CGROUPS, Offsets, ProbeConfig, SYSCALLS, action, flag};
 pub use control::{Control, DIRECTORY_BLOCK, Drops, LoopSlot, PollerKey, PollerUsers, status};
 pub use event_loop::{
     BLOCKERS, Block, Blocker, Counters, EINTR, ERRNOS, ETIME, ErrnoCount, Loop, NO_SYSCALL, NO_WAKEUP,
-    OpenInterval, POLLERS, PollerKind, PollerUse, STOPPED, State, Step, TIMEOUT_NEVER, TIMEOUT_UNKNOWN,
-    Transition, WaitArgs, Wake, WakerContext,
+    OpenInterval, POLLERS, PollerKind, PollerUse, READY_UNKNOWN, READY_UNMEASURED, STOPPED, State, Step,
+    TIMEOUT_NEVER, TIMEOUT_UNKNOWN, Transition, WaitArgs, Wake, WakerContext,
 };
 pub use histogram::{
     COUNT_BUCKETS, Counts, DURATION_BUCKETS, Durations, Histogram, bucket_high, bucket_low, bucket_of,

@@ -51,8 +51,8 @@ pub struct Iteration {
     pub max_events: u32,
     /// The thread that woke it; 0 for none.
     pub waker: u32,
-    /// Unused.
-    pub reserved: u32,
+    /// The ready delay, [`Self::READY_AT_MOST`] for that or more, or [`Self::READY_UNSEEN`].
+    pub ready_ns: u32,
 }
 
 impl Iteration {
@@ -66,6 +66,11 @@ impl Iteration {
     pub const BATCH_FULL: u8 = 8;
     /// The thread ended in the slice.
     pub const CUT: u8 = 16;
+
+    /// The ready delay of a wait call whose events were not seen to become ready, or that returned none.
+    pub const READY_UNSEEN: u32 = u32::MAX;
+    /// The longest ready delay that fits: 4.3 seconds.
+    pub const READY_AT_MOST: u32 = u32::MAX - 1;
 
     /// The loop duration of a slice that has not ended.
     pub const UNFINISHED: u64 = u64::MAX;
@@ -90,7 +95,7 @@ impl Iteration {
         fd: 0,
         max_events: 0,
         waker: 0,
-        reserved: 0,
+        ready_ns: 0,
     };
 }
 

@@ -3,42 +3,90 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_probe_read_user};
-use ioscope_common::COMM_LEN;
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_probe_read_user,
+};
+use ioscope_common::{COMM_LEN, flag};
 
 use crate::maps::config;
 
-/// A `struct task_struct` that the verifier knows as such: a tracepoint's argument or the current
-/// task. Its members may be read directly.
+/// Where a structure of the kernel lies.
 #[derive(Clone, Copy)]
-pub(crate) struct Task(*const u8);
+pub(crate) struct Place {
+    address: *const u8,
+    /// The verifier knows the pointer as one to such a structure, a hook's argument or a helper's result, so that
+    /// its members may be read directly. It follows the value of this on each path, and drops the other read.
+    known: bool,
+}
+
+impl Place {
+    /// From a pointer that the verifier knows.
+    #[inline(always)]
+    pub(crate) const fn known(address: *const c_void) -> Self {
+        Self { address: address.cast(), known: true }
+    }
+
+    /// From an address that it knows nothing of.
+    #[inline(always)]
+    pub(crate) const fn unknown(address: u64) -> Self {
+        Self { address: address as *const u8, known: false }
+    }
+
+    #[inline(always)]
+    pub(crate) const fn is_known(self) -> bool {
+        self.known
+    }
+
+    #[inline(always)]
+    pub(crate) const fn address(self) -> *const u8 {
+        self.address
+    }
+
+    /// A member of the size of `T` at this offset; 0 where an unknown address cannot be read.
+    #[inline(always)]
+    pub(crate) fn read<T: Copy + Default>(self, offset: u32) -> T {
+        if self.known {
+            // SAFETY: the offset is a member's, from this kernel's type information, and the verifier
+            // checks the access.
+            unsafe { core::ptr::read_volatile(self.address.add(offset as usize).cast()) }
+        } else {
+            read_kernel(self.address as u64 + u64::from(offset)).unwrap_or_default()
+        }
+    }
+}
+
+/// A `struct task_struct`.
+#[derive(Clone, Copy)]
+pub(crate) struct Task(Place);
 
 impl Task {
     /// The thread that runs.
     #[inline(always)]
     pub(crate) fn current() -> Self {
-        // SAFETY: always valid in a tracing program.
-        Self(unsafe { bpf_get_current_task_btf() }.cast_const().cast())
+        if config!(flags) & flag::CURRENT_TASK == 0 {
+            // SAFETY: always allowed in a tracing program.
+            Self(Place::unknown(unsafe { bpf_get_current_task() }))
+        } else {
+            // SAFETY: as above; it is always valid.
+            Self(Place::known(unsafe { bpf_get_current_task_btf() }.cast_const().cast()))
+        }
     }
 
     /// A tracepoint's argument.
     #[inline(always)]
     pub(crate) const fn from_argument(task: *const c_void) -> Self {
-        Self(task.cast())
+        Self(Place::known(task))
     }
 
-    /// For the helpers.
+    /// Where it lies.
     #[inline(always)]
-    pub(crate) const fn as_ptr(self) -> *const u8 {
+    pub(crate) const fn place(self) -> Place {
         self.0
     }
 
-    /// A member of the size of `T` at this offset.
     #[inline(always)]
-    fn read<T: Copy>(self, offset: u32) -> T {
-        // SAFETY: the offset is a member's, from this kernel's type information, and the verifier
-        // checks the access.
-        unsafe { core::ptr::read_volatile(self.0.add(offset as usize).cast()) }
+    fn read<T: Copy + Default>(self, offset: u32) -> T {
+        self.0.read(offset)
     }
 
     /// The thread's number in the initial pid namespace.

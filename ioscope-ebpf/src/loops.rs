@@ -4,14 +4,16 @@ use core::sync::atomic::{Ordering, compiler_fence};
 
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_ringbuf_output};
 use ioscope_common::{
-    BlockRecord, Control, DIRECTORY_BLOCK, Iteration, LoopSlot, PollerKey, PollerKind, PollerUsers, Step,
-    Transition, WaitArgs, Wake, kind, status,
+    BlockRecord, Control, DIRECTORY_BLOCK, Iteration, LoopSlot, POLLERS as POLLERS_OF_A_LOOP, PollerKey,
+    PollerKind, PollerUse, PollerUsers, READY_UNKNOWN, READY_UNMEASURED, Step, Transition, WaitArgs, Wake,
+    kind, status,
 };
 
 use crate::{
-    diagnostics,
+    diagnostics, files,
     kernel::{Task, process_numbers, thread_numbers},
     maps::{CONTROL, DIRECTORY, FREE, LOOPS, POLLERS, RUNNING, STREAM, count_drop},
+    ready, rings,
     syscalls::Registers,
 };
 
@@ -134,7 +136,7 @@ impl LoopRef {
     pub(crate) fn ring(self) -> u64 {
         let poller = entry_field!(self, machine.poller);
         // SAFETY: the pointer is an array entry's, and the index is checked.
-        unsafe { (*self.entry).machine.pollers.get(usize::from(poller)).map_or(0, |poller| poller.ring) }
+        unsafe { (*self.entry).machine.pollers.get(usize::from(poller)).map_or(0, |poller| poller.address) }
     }
 
     /// What a step needs that is written elsewhere than by the thread itself.
@@ -182,12 +184,23 @@ impl LoopRef {
     #[inline(always)]
     fn apply(self, transition: Transition, now: u64) -> Step {
         let machine = self.begin_write();
-        let step = machine.step(transition, now);
+        let step = self.forgotten(machine.step(transition, now));
         self.end_write();
         if step != Step::NOTHING {
             self.after(step);
         }
         step
+    }
+
+    /// The same, so that the verifier knows nothing of it: it would go through all that follows once for each value.
+    #[inline(always)]
+    fn forgotten(self, step: Step) -> Step {
+        // SAFETY: the pointer is an array entry's.
+        unsafe {
+            let place = &raw mut (*self.entry).step;
+            core::ptr::write_volatile(place, step.bits());
+            Step::from_bits(core::ptr::read_volatile(place))
+        }
     }
 
     /// From here to [`Self::end_write`] a reader in user space knows that it must look again.
@@ -279,14 +292,116 @@ impl LoopRef {
         }
     }
 
+    /// The present or last wait call's poller, if it has a place in the loop.
+    #[inline(always)]
+    fn poller(self) -> Option<*mut PollerUse> {
+        let at = usize::from(core::hint::black_box(entry_field!(self, machine.poller)));
+        if at >= POLLERS_OF_A_LOOP {
+            return None;
+        }
+        // SAFETY: the pointer is an array entry's, and the index is in range.
+        Some(unsafe { (&raw mut (*self.entry).machine.pollers).cast::<PollerUse>().add(at) })
+    }
+
+    /// Has it noted when the poller of the wait call that the thread has entered becomes ready.
+    #[inline(always)]
+    pub(crate) fn watch_poller(self, task: Task, args: &WaitArgs) {
+        match args.poller {
+            PollerKind::Epoll if notes_are_kept_of(Control::NOTES_OF_EPOLL) => {
+                self.watch(files::open_file(task, args.fd as u32).map_or(0, files::private_data));
+            }
+            PollerKind::Ring | PollerKind::RegisteredRing if notes_are_kept_of(Control::NOTES_OF_RINGS) => {
+                self.watch(args.ring);
+            }
+            _ => {}
+        }
+    }
+
+    #[inline(always)]
+    fn watch(self, address: u64) {
+        let at = entry_field!(self, machine.poller);
+        let Some(poller) = self.poller() else {
+            return;
+        };
+        let place = if address == 0 { None } else { ready::watch(address, self.slot, usize::from(at)) };
+        self.add_to_seq();
+        compiler_fence(Ordering::SeqCst);
+        // SAFETY: the pointer is into an array entry's machine, which only the thread's own transitions write.
+        unsafe {
+            (*poller).address = address;
+            (*poller).note = place.map_or(0, |place| place + 1);
+        }
+        self.end_write();
+    }
+
+    /// The thread slept on its epoll instance and got events, and nobody was seen to make it ready: either no hook
+    /// tells of this kind of file, or the descriptor stands for another instance by now. Not asked each time.
+    #[inline(always)]
+    pub(crate) fn watch_again(self) {
+        let Some(poller) = self.poller() else {
+            return;
+        };
+        // SAFETY: the pointer is into an array entry.
+        let PollerUse { kind, fd, iterations, address, .. } = unsafe { *poller };
+        if kind != PollerKind::Epoll as u32
+            || iterations & 7 != 0
+            || !notes_are_kept_of(Control::NOTES_OF_EPOLL)
+        {
+            return;
+        }
+        let now_there = files::open_file(Task::current(), fd as u32).map_or(0, files::private_data);
+        if now_there != address || !ready::is_watched(address) {
+            self.watch(now_there);
+        }
+    }
+
+    /// When the poller of the present wait call became ready.
+    #[inline(always)]
+    pub(crate) fn ready_at(self) -> u64 {
+        let Some(poller) = self.poller() else {
+            return READY_UNMEASURED;
+        };
+        // SAFETY: the pointer is into an array entry.
+        let PollerUse { kind, note, .. } = unsafe { *poller };
+        if note != 0 {
+            ready::noted(note - 1)
+        } else if kind == PollerKind::Set as u32 {
+            READY_UNKNOWN
+        } else {
+            READY_UNMEASURED
+        }
+    }
+
+    /// The note has served.
+    #[inline(always)]
+    pub(crate) fn forget_ready(self) {
+        if let Some(poller) = self.poller() {
+            // SAFETY: the pointer is into an array entry.
+            let note = unsafe { (*poller).note };
+            if note != 0 {
+                ready::forget(note - 1);
+            }
+        }
+    }
+
+    /// The thread is about to wait on a ring. What it has taken out of it by itself needs no return of a wait call
+    /// to reach it.
+    #[inline(always)]
+    pub(crate) fn forget_taken(self, args: &WaitArgs) {
+        let at = self.ready_at();
+        if at != READY_UNKNOWN && at != READY_UNMEASURED && rings::posted(args.ring) == args.taken {
+            self.forget_ready();
+        }
+    }
+
     /// The thread has ended: its loop stays for the collector to read, and is out of reach.
     #[inline(always)]
     pub(crate) fn end(self, tgid: u32, pid: u32, now: u64) {
         self.step(Transition::End, now);
         for at in 0..ioscope_common::POLLERS {
             // SAFETY: the pointer is an array entry's, and the index is in range.
-            let (kind, fd) =
-                unsafe { ((*self.entry).machine.pollers[at].kind, (*self.entry).machine.pollers[at].fd) };
+            let PollerUse { kind, fd, address, .. } = unsafe { (*self.entry).machine.pollers[at] };
+            ready::unwatch(address, self.slot, at);
             let key = PollerKey { tgid, kind, fd };
             if let Some(users) = POLLERS.get_ptr_mut(key) {
                 // SAFETY: a map entry's pointer.
@@ -335,6 +450,15 @@ fn emit(record: *const u8, size: usize) {
     if failed != 0 {
         count_drop!(ring_full);
     }
+}
+
+/// Whether notes are kept of when such a poller becomes ready.
+#[inline(always)]
+fn notes_are_kept_of(which: u32) -> bool {
+    // SAFETY: an array entry's pointer.
+    CONTROL
+        .get_ptr(0)
+        .is_some_and(|control| unsafe { core::ptr::read_volatile(&raw const (*control).notes) } & which != 0)
 }
 
 /// From which loop duration on a slice is a stall, in nanoseconds.

@@ -15,10 +15,13 @@
 #![expect(clippy::needless_pass_by_value, reason = "the macros hand a context over by value")]
 
 mod diagnostics;
+mod files;
+mod functions;
 mod kernel;
 mod loops;
 mod maps;
 mod process;
+mod ready;
 mod rings;
 mod sched;
 mod seed;

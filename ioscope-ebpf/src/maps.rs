@@ -67,6 +67,15 @@ pub(crate) static COMM_PATTERNS: Array<CommPatterns> = Array::with_max_entries(1
 #[map]
 pub(crate) static POLLERS: HashMap<PollerKey, PollerUsers> = HashMap::with_max_entries(16_384, 0);
 
+/// The pollers whose readiness is noted: the place of the note in [`NOTES`], by where the poller lies in the kernel.
+#[map]
+pub(crate) static WATCHED: HashMap<u64, u32> = HashMap::with_max_entries(16_384, 0);
+
+/// When a poller first became ready since a wait call on it last returned, in nanoseconds of `CLOCK_MONOTONIC`; 0 for not
+/// since. Each loop has places for its own pollers; the loader gives the map its size.
+#[map]
+pub(crate) static NOTES: Array<u64> = Array::with_max_entries(1, 0);
+
 /// The stream.
 #[map]
 pub(crate) static STREAM: RingBuf = RingBuf::with_byte_size(4096, 0);

@@ -5,6 +5,7 @@
 //! reads; a probe on every completion would cost every completion, and would miss none more.
 
 use crate::{
+    files,
     kernel::{Task, read_kernel},
     maps::config,
 };
@@ -13,20 +14,8 @@ use crate::{
 /// finds it: 0 when there is none.
 #[inline(always)]
 pub(crate) fn ring_of(task: Task, fd: u32, registered: bool) -> u64 {
-    let file = if registered { registered_file(task, fd) } else { open_file(task, fd) };
-    file.and_then(|file| read_kernel::<u64>(file + u64::from(config!(offsets.file_private_data))))
-        .unwrap_or(0)
-}
-
-#[inline(always)]
-fn open_file(task: Task, fd: u32) -> Option<u64> {
-    let files = task.pointer(config!(offsets.task_files));
-    let table = read_kernel::<u64>(files + u64::from(config!(offsets.files_fdt)))?;
-    if fd >= read_kernel::<u32>(table + u64::from(config!(offsets.fdtable_max_fds)))? {
-        return None;
-    }
-    let files = read_kernel::<u64>(table + u64::from(config!(offsets.fdtable_fd)))?;
-    read_kernel::<u64>(files + u64::from(fd) * 8).filter(|file| *file != 0)
+    let file = if registered { registered_file(task, fd) } else { files::open_file(task, fd) };
+    file.map_or(0, files::private_data)
 }
 
 /// A thread has 16 registered rings: `IO_RINGFD_REG_MAX`, `include/linux/io_uring_types.h`.

@@ -65,11 +65,18 @@ fn sleeps_in(task: Task, state: u32) -> (i32, bool) {
     (number as i32, action_of(number) == action::FUTEX)
 }
 
-/// The registers that a thread entered the kernel with. The helper exists since Linux 5.15.
+/// The registers that a thread entered the kernel with: by the helper or, where there is none, from the top of its
+/// kernel stack (`task_pt_regs`, `arch/*/include/asm/processor.h`).
 #[inline(always)]
 pub(crate) fn saved_registers(task: Task) -> Registers {
-    // SAFETY: the verifier knows the pointer as a task's.
-    Registers::from_argument(unsafe { bpf_task_pt_regs(task.as_ptr().cast_mut().cast()) } as *const c_void)
+    let place = task.place();
+    if config!(flags) & flag::TASK_REGISTERS != 0 && place.is_known() {
+        // SAFETY: the verifier knows the pointer as a task's.
+        let registers = unsafe { bpf_task_pt_regs(place.address().cast_mut().cast()) };
+        return Registers::from_argument(registers as *const c_void);
+    }
+    let stack = task.pointer(config!(offsets.task_stack));
+    Registers::at(stack + u64::from(config!(offsets.stack_registers)))
 }
 
 /// A sleeping thread is about to be made runnable.

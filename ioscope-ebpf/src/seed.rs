@@ -59,5 +59,6 @@ fn consider(task: Task) {
     let args = arguments(call, || task, registers, |_| None, now);
     if let Some(this) = LoopRef::create(task, registers, Some(&args), now) {
         this.use_poller(task.tgid(), args.poller, args.fd);
+        this.watch_poller(task, &args);
     }
 }

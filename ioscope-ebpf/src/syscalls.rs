@@ -1,4 +1,6 @@
-//! Wait calls, seen at the system calls' entry and exit tracepoints.
+//! Wait calls: what their entry and return make of a loop, and their arguments. They are seen at the functions
+//! behind the system calls ([`crate::functions`]) or, where these cannot be hooked, at the tracepoints of every system
+//! call's entry and exit, which are here.
 //!
 //! Both tracepoints fire for every system call of the machine, so the test of the number comes
 //! first and nothing before it.
@@ -11,7 +13,7 @@ use ioscope_common::{
 };
 
 use crate::{
-    kernel::{Task, read_user},
+    kernel::{Place, Task, read_user},
     loops::{LoopRef, now, stall_threshold},
     maps::{config, count_drop},
     rings,
@@ -24,28 +26,32 @@ pub(crate) fn action_of(number: u32) -> u8 {
     if number < SYSCALLS as u32 { config!(actions[number as usize]) } else { action::NONE }
 }
 
-/// The saved registers of a system call.
+/// The saved registers of a system call: `struct pt_regs`.
 #[derive(Clone, Copy)]
-pub(crate) struct Registers(*const u8);
+pub(crate) struct Registers(Place);
 
 impl Registers {
     /// From a pointer that the verifier knows as `struct pt_regs`.
     #[inline(always)]
     pub(crate) const fn from_argument(regs: *const c_void) -> Self {
-        Self(regs.cast())
+        Self(Place::known(regs))
+    }
+
+    /// From an address that the verifier knows nothing of.
+    #[inline(always)]
+    pub(crate) const fn at(address: u64) -> Self {
+        Self(Place::unknown(address))
     }
 
     /// Where they lie.
     #[inline(always)]
     pub(crate) fn address(self) -> u64 {
-        self.0 as u64
+        self.0.address() as u64
     }
 
     #[inline(always)]
-    fn read<T: Copy>(self, offset: u32) -> T {
-        // SAFETY: the offset is a register's, from this kernel's type information, and the verifier
-        // checks the access.
-        unsafe { core::ptr::read_volatile(self.0.add(offset as usize).cast()) }
+    fn read<T: Copy + Default>(self, offset: u32) -> T {
+        self.0.read(offset)
     }
 
     /// Whether this may be a 32-bit system call: `int 0x80`, which a 64-bit program can make too. On
@@ -79,30 +85,36 @@ pub(crate) fn sys_enter(ctx: BtfTracePointContext) -> i32 {
     if action == action::NONE || action > action::LAST {
         return 0;
     }
-    on_enter(action, Registers::from_argument(ctx.arg(0)));
+    let registers = Registers::from_argument(ctx.arg(0));
+    match WaitCall::from_number(action) {
+        Some(call) => on_wait(call, registers, true),
+        None if action == action::RESUME => on_other(Transition::Resume, registers),
+        None => on_other(Transition::HandlerDone, registers),
+    }
     0
 }
 
+/// The entry of a system call that is no wait call, and matters all the same.
 #[inline(always)]
-fn on_enter(action: u8, registers: Registers) {
+pub(crate) fn on_other(transition: Transition, registers: Registers) {
+    if let Some(this) = LoopRef::running(registers).or_else(find_running) {
+        this.step(transition, now());
+    }
+}
+
+/// The entry of a wait call. `mixed`: it may be a 32-bit one.
+#[inline(always)]
+pub(crate) fn on_wait(call: WaitCall, registers: Registers, mixed: bool) {
     let running = LoopRef::running(registers);
-    let Some(call) = WaitCall::from_number(action) else {
-        if let Some(this) = running.or_else(find_running) {
-            let transition =
-                if action == action::RESUME { Transition::Resume } else { Transition::HandlerDone };
-            this.step(transition, now());
-        }
-        return;
-    };
     let known = match running {
-        Some(_) if !registers.may_be_compat() => running,
+        Some(_) if !mixed || !registers.may_be_compat() => running,
         _ => {
             let task = Task::current();
             let known = LoopRef::of(task.pid());
             if known.is_none() && !is_current_target(task) {
                 return;
             }
-            if task.in_compat_syscall() {
+            if mixed && task.in_compat_syscall() {
                 count_drop!(compat_calls);
                 return;
             }
@@ -129,8 +141,14 @@ fn on_enter(action: u8, registers: Registers) {
     }
     let args = arguments(call, Task::current, registers, read_user_timeout, now);
     let step = this.step(Transition::Enter { args, stall_threshold: stall_threshold() }, now);
-    if step.has(Step::NEW_POLLER) {
-        this.use_poller(Task::current().tgid(), args.poller, args.fd);
+    if step.has(Step::NEW_POLLER) || step.has(Step::OTHER_RING) {
+        let task = Task::current();
+        if step.has(Step::NEW_POLLER) {
+            this.use_poller(task.tgid(), args.poller, args.fd);
+        }
+        this.watch_poller(task, &args);
+    } else if args.ring != 0 {
+        this.forget_taken(&args);
     }
 }
 
@@ -150,15 +168,27 @@ pub(crate) fn sys_exit(ctx: BtfTracePointContext) -> i32 {
     if action == action::NONE || action > action::RESUME {
         return 0;
     }
+    on_return(registers, ctx.arg::<i64>(1));
+    0
+}
+
+/// The return of a wait call, or of one that was gone on with.
+#[inline(always)]
+pub(crate) fn on_return(registers: Registers, result: i64) {
     let Some(this) = LoopRef::running(registers).or_else(find_running) else {
-        return 0;
+        return;
     };
     if this.in_wait() {
         let ring = if config!(flags) & flag::RINGS == 0 { 0 } else { this.ring() };
         let posted = if ring == 0 { 0 } else { rings::posted(ring) };
-        this.step(Transition::Return { result: ctx.arg::<i64>(1), posted }, now());
+        let ready_at = this.ready_at();
+        let step = this.step(Transition::Return { result, posted, ready_at }, now());
+        if step.has(Step::READY_TAKEN) {
+            this.forget_ready();
+        } else if step.has(Step::UNEXPLAINED) {
+            this.watch_again();
+        }
     }
-    0
 }
 
 // Flags of io_uring_enter: include/uapi/linux/io_uring.h.

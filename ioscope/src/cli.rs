@@ -8,6 +8,8 @@ use clap::{
     parser::ValueSource,
 };
 
+use crate::probe::hooks::HookChoice;
+
 /// Shows what event loops are doing, from the kernel, without touching the program.
 ///
 /// Without a command, opens the terminal UI on the targets.
@@ -116,6 +118,10 @@ pub struct TracingArgs {
     /// Room for so many loops at once; what is beyond is counted as dropped.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub max_loops: Option<u32>,
+    /// How to see the wait calls: at the kernel's functions, for which nothing else on the machine pays, or at
+    /// the tracepoints of every system call.
+    #[arg(long, value_enum, env = "IOSCOPE_HOOKS", default_value_t = Hooks::Auto)]
+    pub hooks: Hooks,
     /// Size of the stream's buffer in MiB, a power of two.
     #[arg(long, value_name = "MIB", default_value_t = 16, value_parser = power_of_two)]
     pub buffer: u32,
@@ -147,6 +153,27 @@ pub struct ConfigArgs {
     /// Check this file, instead of ~/.config/ioscope/config.toml.
     #[arg(long, value_name = "FILE", conflicts_with = "print_default")]
     pub config: Option<PathBuf>,
+}
+
+/// How to see the wait calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Hooks {
+    /// By functions where this kernel allows it, else by tracepoints.
+    Auto,
+    /// By functions.
+    Fentry,
+    /// By tracepoints.
+    Tracepoint,
+}
+
+impl From<Hooks> for HookChoice {
+    fn from(hooks: Hooks) -> Self {
+        match hooks {
+            Hooks::Auto => Self::Auto,
+            Hooks::Fentry => Self::Functions,
+            Hooks::Tracepoint => Self::Tracepoints,
+        }
+    }
 }
 
 /// The terminal UI.
@@ -209,6 +236,9 @@ pub struct TraceArgs {
 /// `doctor`.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct DoctorArgs {
+    /// How to see the wait calls.
+    #[arg(long, value_enum, env = "IOSCOPE_HOOKS", default_value_t = Hooks::Auto)]
+    pub hooks: Hooks,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

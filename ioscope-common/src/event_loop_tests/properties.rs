@@ -8,7 +8,8 @@ use super::Outcome;
 use super::reference::{Counted, Sleep, of_machine, read};
 use super::simulation::{Dice, Story, tell};
 use crate::{
-    Counters, Loop, NO_SYSCALL, OpenInterval, PollerKind, State, Step, Transition, WaitArgs, WaitCall, Wake,
+    Counters, Loop, NO_SYSCALL, OpenInterval, PollerKind, READY_UNMEASURED, State, Step, Transition,
+    WaitArgs, WaitCall, Wake,
 };
 
 fn dice() -> impl Strategy<Value = Vec<Dice>> {
@@ -54,7 +55,7 @@ fn any_first() -> impl Strategy<Value = Transition> {
     };
     prop_oneof![
         Just(Transition::Enter { args, stall_threshold: u64::MAX }),
-        (-600_i64..5).prop_map(|result| Transition::Return { result, posted: 0 }),
+        (-600_i64..5).prop_map(|result| Transition::Return { result, posted: 0, ready_at: READY_UNMEASURED }),
         Just(Transition::Resume),
         Just(Transition::HandlerDone),
         Just(Transition::Submit),
@@ -97,7 +98,7 @@ fn the_stories_have_everything_in_them() {
         }
         flags |= outcome.iterations.iter().fold(0, |flags, iteration| flags | iteration.flags);
         // A count of completions that has passed 2^32.
-        all.ended |= u64::from(outcome.machine.pollers.iter().any(|p| p.ring != 0 && p.posted < 1_000));
+        all.ended |= u64::from(outcome.machine.pollers.iter().any(|p| p.address != 0 && p.posted < 1_000));
     }
     let Counters {
         returns,

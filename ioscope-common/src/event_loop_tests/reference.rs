@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use super::simulation::{STALL, Story};
 use crate::{
-    BLOCKERS, EINTR, ERRNOS, ETIME, Iteration, NO_WAKEUP, POLLERS, State, Transition, WaitArgs, WaitCall,
+    BLOCKERS, EINTR, ERRNOS, ETIME, Iteration, NO_WAKEUP, POLLERS, READY_UNKNOWN, READY_UNMEASURED, State,
+    Transition, WaitArgs, WaitCall,
 };
 
 /// The thread was in a state for so long.
@@ -45,6 +46,20 @@ struct Call {
     left: Option<(u64, u64)>,
     /// When, with which result, and how many completions.
     returned: Option<(u64, i64, u64)>,
+    /// When its first event became ready; `READY_UNKNOWN` or `READY_UNMEASURED`.
+    ready_at: u64,
+}
+
+impl Call {
+    /// How long the first of its events had been ready when it returned.
+    fn ready_delay(&self, events: u64, returned: u64) -> Option<u64> {
+        if events == 0 || self.ready_at == READY_UNMEASURED {
+            return None;
+        }
+        let seen = (self.ready_at != READY_UNKNOWN).then(|| returned - self.ready_at);
+        let woken = self.wakeup.map(|wakeup| returned - wakeup.at);
+        if self.args.call == WaitCall::IoUringEnter { seen.or(woken) } else { woken.or(seen) }
+    }
 }
 
 /// All that is worked out.
@@ -133,12 +148,13 @@ pub(super) fn read(story: &Story) -> Truth {
                 }
             }
             Transition::HandlerDone => truth.is_interrupted(),
-            Transition::Return { result, .. } => {
+            Transition::Return { result, ready_at, .. } => {
                 if let Some(call) = truth.calls.last_mut().filter(|_| waits) {
                     if result <= -512 {
                         call.left = Some((now, happening.found));
                     } else {
                         call.returned = Some((now, result, happening.found));
+                        call.ready_at = ready_at;
                     }
                 }
             }
@@ -156,7 +172,15 @@ pub(super) fn read(story: &Story) -> Truth {
 }
 
 fn entered(args: WaitArgs, at: u64) -> Call {
-    Call { args, entered: at, slept: false, wakeup: None, left: None, returned: None }
+    Call {
+        args,
+        entered: at,
+        slept: false,
+        wakeup: None,
+        left: None,
+        returned: None,
+        ready_at: READY_UNMEASURED,
+    }
 }
 
 /// What should be counted.
@@ -189,6 +213,8 @@ pub(super) struct Counted {
     pub(super) wakeup_latency: (u64, u64),
     pub(super) run_queue_delay: (u64, u64),
     pub(super) poll_delay: (u64, u64),
+    pub(super) ready_delay: (u64, u64),
+    pub(super) ready_unknown: u64,
     pub(super) ready_per_wakeup: (u64, u64),
     pub(super) iterations: Vec<Iteration>,
 }
@@ -320,6 +346,7 @@ impl Counted {
         let is_full = limited && events > 0 && events == u64::from(call.args.max_events);
         set(Iteration::BATCH_FULL, !failed && is_full);
         let wakeup = call.wakeup;
+        let ready = call.ready_delay(events, at).map(|ns| u32::try_from(ns).expect("small"));
         Iteration {
             kind: crate::kind::ITERATION,
             slot: 7,
@@ -337,6 +364,7 @@ impl Counted {
             fd: call.args.fd,
             max_events: call.args.max_events,
             waker: wakeup.map_or(0, |wakeup| wakeup.waker),
+            ready_ns: ready.unwrap_or(Iteration::READY_UNSEEN),
             ..Iteration::ZERO
         }
     }
@@ -365,6 +393,10 @@ impl Counted {
         }
         let errno = u32::try_from(-record.result).unwrap_or(0);
         let is_ring = call.args.call == WaitCall::IoUringEnter;
+        match call.ready_delay(events, record.returned_at) {
+            Some(delay) => add(&mut self.ready_delay, delay),
+            None => self.ready_unknown += u64::from(events > 0 && call.ready_at != READY_UNMEASURED),
+        }
         if errno == EINTR {
             self.interrupted += 1;
         } else if errno != 0 && !(is_ring && errno == ETIME) {
@@ -432,6 +464,8 @@ pub(super) fn of_machine(machine: &crate::Loop, iterations: &[Iteration]) -> Cou
         wakeup_latency: histogram(&machine.wakeup_latency),
         run_queue_delay: histogram(&machine.run_queue_delay),
         poll_delay: histogram(&machine.poll_delay),
+        ready_delay: histogram(&machine.ready_delay),
+        ready_unknown: counters.ready_unknown,
         ready_per_wakeup: histogram(&machine.ready_per_wakeup),
         iterations: iterations.to_vec(),
     }

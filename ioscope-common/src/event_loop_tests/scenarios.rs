@@ -2,8 +2,8 @@
 
 use super::Outcome;
 use crate::{
-    ETIME, Iteration, NO_SYSCALL, NO_WAKEUP, POLLERS, PollerKind, STOPPED, State, Step, TIMEOUT_NEVER,
-    TIMEOUT_UNKNOWN, Transition, WaitArgs, WaitCall, Wake,
+    ETIME, Iteration, NO_SYSCALL, NO_WAKEUP, POLLERS, PollerKind, READY_UNKNOWN, READY_UNMEASURED, STOPPED,
+    State, Step, TIMEOUT_NEVER, TIMEOUT_UNKNOWN, Transition, WaitArgs, WaitCall, Wake,
 };
 
 const STALL: u64 = 1_000;
@@ -46,11 +46,21 @@ impl Outcome {
     }
 
     fn returns(&mut self, at: u64, result: i64) -> Step {
-        self.step(Transition::Return { result, posted: 0 }, at)
+        self.step(Transition::Return { result, posted: 0, ready_at: READY_UNMEASURED }, at)
     }
 
     fn returns_from_ring(&mut self, at: u64, result: i64, posted: u32) -> Step {
-        self.step(Transition::Return { result, posted }, at)
+        self.step(Transition::Return { result, posted, ready_at: READY_UNMEASURED }, at)
+    }
+
+    fn returns_ready(&mut self, at: u64, result: i64, ready_at: u64) -> Step {
+        self.step(Transition::Return { result, posted: 0, ready_at }, at)
+    }
+
+    /// Number and sum of the ready delays.
+    fn ready_delays(&self) -> (u64, u64) {
+        let delays = &self.machine.ready_delay;
+        (delays.buckets.iter().map(|&count| u64::from(count)).sum(), delays.sum)
     }
 
     /// Sleeps in a wait call, is woken and gets its CPU.
@@ -111,6 +121,7 @@ fn an_iteration() {
         fd: 3,
         max_events: 8,
         waker: 42,
+        ready_ns: Iteration::READY_UNSEEN,
         ..Iteration::ZERO
     };
     assert_eq!(*story.last(), expected);
@@ -430,7 +441,7 @@ fn a_descriptor_that_is_no_ring_any_more_finds_nothing() {
     story.enters(1_000, RING);
     story.returns_from_ring(1_010, 0, 150);
     story.enters(1_100, WaitArgs { ring: 0, taken: 0, ..RING });
-    assert_eq!(story.machine.pollers[0].ring, 0, "nobody reads what was a ring");
+    assert_eq!(story.machine.pollers[0].address, 0, "nobody reads what was a ring");
     story.returns_from_ring(1_110, -9, 0);
     assert_eq!((story.machine.counters.ready_events, story.machine.counters.errors), (50, 1));
     // And it may be another ring's.
@@ -524,4 +535,60 @@ fn an_entry_without_a_return_is_noticed() {
     // What was missed is not made up: neither a return nor a loop duration.
     assert_eq!(story.machine.counters.returns[0], 2);
     assert_eq!(story.machine.loop_duration.sum, 90);
+}
+
+#[test]
+fn what_became_ready_in_the_slice_waited_for_the_next_return() {
+    let mut story = Outcome::new();
+    story.enters(1_000, EPOLL);
+    story.returns_ready(1_010, 1, READY_UNKNOWN);
+    assert_eq!((story.ready_delays(), story.machine.counters.ready_unknown), ((0, 0), 1));
+    story.enters(1_800, EPOLL);
+    assert_eq!(story.returns_ready(1_810, 2, 1_200), Step::READY_TAKEN);
+    assert_eq!(story.ready_delays(), (1, 610));
+}
+
+#[test]
+fn what_wakes_a_sleeper_became_ready_when_it_was_woken() {
+    let mut story = Outcome::new();
+    story.enters(1_000, EPOLL);
+    story.sleeps_until(1_010, 1_500, 1_530);
+    // Nobody was seen to make it ready; or it was, long ago, for another thread on the same poller.
+    assert_eq!(story.returns_ready(1_540, 1, READY_UNKNOWN), Step::UNEXPLAINED);
+    story.enters(1_600, EPOLL);
+    story.sleeps_until(1_610, 1_700, 1_710);
+    assert_eq!(story.returns_ready(1_720, 1, 1_605), Step::READY_TAKEN);
+    assert_eq!(story.ready_delays(), (2, 40 + 20));
+}
+
+#[test]
+fn a_ring_that_waits_for_several_completions_counts_from_the_first() {
+    let mut story = Outcome::new();
+    story.enters(1_000, RING);
+    story.sleeps_until(1_010, 1_500, 1_530);
+    let transition = Transition::Return { result: 0, posted: 104, ready_at: 1_100 };
+    assert_eq!(story.step(transition, 1_540), Step::READY_TAKEN);
+    assert_eq!(story.ready_delays(), (1, 440));
+}
+
+#[test]
+fn what_was_ready_and_is_not_returned_is_forgotten() {
+    let mut story = Outcome::new();
+    story.enters(1_100, EPOLL);
+    // The program has read it without asking.
+    assert_eq!(story.returns_ready(1_200, 0, 1_050), Step::READY_TAKEN);
+    story.enters(1_300, EPOLL);
+    // It came while the call was on its way out.
+    assert_eq!(story.returns_ready(1_400, 0, 1_399), Step::NOTHING);
+    assert_eq!((story.ready_delays(), story.machine.counters.ready_unknown), ((0, 0), 0));
+}
+
+#[test]
+fn another_ring_under_the_same_number_is_told_of() {
+    let mut story = Outcome::new();
+    assert!(story.enters(1_000, RING).has(Step::OTHER_RING));
+    story.returns_from_ring(1_010, 0, 100);
+    assert!(!story.enters(1_100, RING).has(Step::OTHER_RING));
+    story.returns_from_ring(1_110, 0, 100);
+    assert!(story.enters(1_200, WaitArgs { ring: 7, ..RING }).has(Step::OTHER_RING));
 }

@@ -1,7 +1,8 @@
 //! A thread that does by chance what threads can do, in an order that is possible.
 
 use crate::{
-    NO_SYSCALL, PollerKind, STOPPED, TIMEOUT_NEVER, TIMEOUT_UNKNOWN, Transition, WaitArgs, WaitCall, Wake,
+    NO_SYSCALL, PollerKind, READY_UNKNOWN, READY_UNMEASURED, STOPPED, TIMEOUT_NEVER, TIMEOUT_UNKNOWN,
+    Transition, WaitArgs, WaitCall, Wake,
 };
 
 /// From this loop duration on, it is a stall.
@@ -234,7 +235,12 @@ impl Thread {
                 ring.left = ring.posted;
             }
         }
-        let transition = Transition::Return { result, posted };
+        let ready_at = match choice % 7 {
+            0 => READY_UNMEASURED,
+            1 => READY_UNKNOWN,
+            _ => self.now.saturating_sub(u64::from(a % 900)),
+        };
+        let transition = Transition::Return { result, posted, ready_at };
         self.happenings.push(Happening { at: self.now, transition, found });
         self.wait = None;
         self.restarting = (result <= -512).then_some(args);

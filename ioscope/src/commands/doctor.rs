@@ -1,6 +1,7 @@
 //! `ioscope doctor`: what this machine allows. It looks around, and then it tries.
 
 use std::{
+    fmt::Write as _,
     io::{self, ErrorKind, Write as _},
     process::ExitCode,
     time::Duration,
@@ -17,13 +18,13 @@ use crate::{
         btf::Btf,
         environment::{self, Capabilities, Environment, missing_privilege, setcap_command},
         features::{FEATURES, Support},
-        hooks::{HOOKS, Hook, HookStatus},
+        hooks::{HookChoice, JOBS, Job, JobStatus},
     },
 };
 
 /// Runs the command. The exit code says whether tracing works.
 pub(super) fn run(args: DoctorArgs) -> Result<ExitCode> {
-    let report = examine();
+    let report = examine(args.hooks.into());
     let mut out = io::stdout().lock();
     let printed = if args.json { write_json(&mut out, &report) } else { write_text(&mut out, &report) };
     match printed.and_then(|()| out.flush()) {
@@ -33,9 +34,9 @@ pub(super) fn run(args: DoctorArgs) -> Result<ExitCode> {
     Ok(if report.works { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn examine() -> Report {
+fn examine(choice: HookChoice) -> Report {
     let environment = Environment::read();
-    let attempt = attempt();
+    let attempt = attempt(choice);
     let (problem, remedy) = match &attempt {
         Ok(_) => (None, None),
         Err(error) => match missing_privilege(&environment) {
@@ -58,16 +59,17 @@ fn examine() -> Report {
 }
 
 /// Loads and attaches everything, to trace nothing, and takes it away again.
-fn attempt() -> Result<Vec<HookStatus>, ProbeError> {
+fn attempt(hooks: HookChoice) -> Result<Vec<JobStatus>, ProbeError> {
     let plan = Plan {
         targets: Targets::default(),
         capacity: 1,
         stream_bytes: 4096,
         stream: Control::STREAM_OFF,
         stall_threshold: Duration::from_millis(100),
+        hooks,
         diagnostics: false,
     };
-    Ok(Session::start(&plan)?.hooks().to_vec())
+    Ok(Session::start(&plan)?.jobs().to_vec())
 }
 
 fn machine(environment: &Environment) -> Vec<Fact> {
@@ -161,13 +163,11 @@ fn privileges(environment: &Environment) -> Vec<Item> {
         .map(|privilege| {
             let works = held.map(privilege.held);
             let is_missing = works == Some(false);
+            let detail = if is_missing { "this process lacks it" } else { privilege.gives }.to_owned();
             Item {
-                name: privilege.name,
-                essential: privilege.essential,
-                works,
-                detail: if is_missing { "this process lacks it" } else { privilege.gives }.to_owned(),
                 lost: is_missing.then(|| privilege.gives.to_owned()),
                 how: is_missing.then(|| "sudo, or the setcap command below".to_owned()),
+                ..Item::new(privilege.name, privilege.essential, works, detail)
             }
         })
         .collect()
@@ -177,13 +177,8 @@ fn features(environment: &Environment) -> Vec<Item> {
     let btf = match Btf::from_sys_fs() {
         Ok(btf) => btf,
         Err(error) => {
-            let unknown = |feature: &crate::probe::features::Feature| Item {
-                name: feature.name,
-                essential: feature.essential,
-                works: None,
-                detail: error.to_string(),
-                lost: None,
-                how: None,
+            let unknown = |feature: &crate::probe::features::Feature| {
+                Item::new(feature.name, feature.essential, None, error.to_string())
             };
             return FEATURES.iter().map(unknown).collect();
         }
@@ -195,39 +190,55 @@ fn features(environment: &Environment) -> Vec<Item> {
                 Support::Yes(detail) => (true, detail, None, None),
                 Support::No { why, lost, how } => (false, why, Some(lost.to_owned()), Some(how)),
             };
-            Item { name: feature.name, essential: feature.essential, works: Some(works), detail, lost, how }
+            Item { lost, how, ..Item::new(feature.name, feature.essential, Some(works), detail) }
         })
         .collect()
 }
 
-fn hooks(attempt: &Result<Vec<HookStatus>, ProbeError>) -> Vec<Item> {
-    let item = |hook: &'static Hook, works: Option<bool>, detail: &str| Item {
-        name: hook.name,
-        essential: hook.required,
-        works,
-        detail: detail.to_owned(),
-        lost: (works == Some(false)).then(|| hook.gives.to_owned()),
-        how: None,
+fn hooks(attempt: &Result<Vec<JobStatus>, ProbeError>) -> Vec<Item> {
+    let item = |job: &'static Job, works: Option<bool>, detail: String| Item {
+        lost: (works == Some(false)).then(|| job.gives.to_owned()),
+        ..Item::new(job.name, job.required, works, detail)
     };
     match attempt {
-        Ok(hooks) => hooks
+        Ok(jobs) => jobs
             .iter()
-            .map(|HookStatus { hook, missing, verified }| match (missing, verified) {
-                (Some(reason), _) => item(hook, Some(false), reason),
-                (None, Some(count)) => {
-                    item(hook, Some(true), &format!("{}; {count} instructions verified", hook.gives))
-                }
-                (None, None) => item(hook, Some(true), hook.gives),
+            .map(|status| match (status.way, status.missing()) {
+                (Some(way), _) => Item {
+                    way: Some(way.name),
+                    programs: status.programs.iter().copied().collect(),
+                    ..item(status.job, Some(true), in_use(status, way.name))
+                },
+                (None, missing) => item(status.job, Some(false), missing.unwrap_or_default()),
             })
             .collect(),
-        Err(error) => HOOKS
+        Err(error) => JOBS
             .iter()
-            .map(|hook| match error {
-                ProbeError::Hook { hook: failed, reason } if *failed == hook.name => {
-                    item(hook, Some(false), reason)
+            .map(|job| match error {
+                ProbeError::Hook { hook, reason }
+                    if job.ways.iter().flat_map(|way| way.hooks).any(|known| known.name == *hook) =>
+                {
+                    item(job, Some(false), reason.clone())
                 }
-                _ => item(hook, None, "not tried"),
+                _ => item(job, None, "not tried".to_owned()),
             })
             .collect(),
     }
+}
+
+/// How a job is done, at which cost to the verifier, and why not better.
+fn in_use(status: &JobStatus, way: &str) -> String {
+    let mut detail = format!("by {way}: {}", status.job.gives);
+    let verified: Option<u32> = status.programs.iter().map(|(_, count)| *count).sum();
+    if let Some(verified) = verified {
+        let programs = match status.programs.len() {
+            1 => String::new(),
+            count => format!(" in {count} programs"),
+        };
+        let _ = write!(detail, "; {verified} instructions verified{programs}");
+    }
+    for (refused, reason) in &status.refused {
+        let _ = write!(detail, "; not by {refused}: {reason}");
+    }
+    detail
 }

@@ -140,19 +140,19 @@ impl Run {
             },
             stream: if stream { Control::STREAM_ALL } else { Control::STREAM_OFF },
             stall_threshold: tracing.stall_threshold,
+            hooks: tracing.hooks.into(),
             diagnostics: tracing.verbose,
         };
         let source = LiveSource::start(&plan).map_err(with_advice)?;
-        for status in source.hooks() {
-            match &status.missing {
-                Some(reason) => {
-                    log::warn!(
-                        "without {}: the hook {} fails: {reason}",
-                        status.hook.gives,
-                        status.hook.name
-                    );
+        for status in source.jobs() {
+            match status.missing() {
+                Some(reason) => log::warn!("without {}: {reason}", status.job.gives),
+                None => {
+                    log::debug!("{}: {}", status.job.name, status.way.map_or("", |way| way.name));
                 }
-                None => log::debug!("attached {}", status.hook.name),
+            }
+            for (way, reason) in &status.refused {
+                log::debug!("{} not by {way}: {reason}", status.job.name);
             }
         }
         let signals = Signals {

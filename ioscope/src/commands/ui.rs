@@ -152,16 +152,13 @@ fn message(input: &Input) -> Option<Message> {
 
 /// What the screen has to know of the run, once.
 fn tracing(run: &Run, title: String, bpf_time: bool) -> Tracing {
-    let missing = run.source.hooks().iter().filter(|status| status.missing.is_some());
+    let missing = run.source.jobs().iter().filter(|status| status.way.is_none());
     Tracing {
         title,
         attach: run.source.attach().to_owned(),
         bpf_time,
         missing: missing
-            .map(|status| MissingHook {
-                name: status.hook.name.to_owned(),
-                lost: status.hook.gives.to_owned(),
-            })
+            .map(|status| MissingHook { name: status.job.name.to_owned(), lost: status.job.gives.to_owned() })
             .collect(),
     }
 }

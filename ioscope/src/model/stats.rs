@@ -48,6 +48,8 @@ pub struct Stats {
     pub run_queue_delay: Distribution,
     /// Poll delays.
     pub poll_delay: Distribution,
+    /// Ready delays.
+    pub ready_delay: Distribution,
     /// Ready events per wakeup.
     pub ready_per_wakeup: Distribution,
 }
@@ -121,6 +123,7 @@ impl Stats {
         self.wakeup_latency.add_since(&now.wakeup_latency, raw.map(|raw| &raw.wakeup_latency));
         self.run_queue_delay.add_since(&now.run_queue_delay, raw.map(|raw| &raw.run_queue_delay));
         self.poll_delay.add_since(&now.poll_delay, raw.map(|raw| &raw.poll_delay));
+        self.ready_delay.add_since(&now.ready_delay, raw.map(|raw| &raw.ready_delay));
         self.ready_per_wakeup.add_since(&now.ready_per_wakeup, raw.map(|raw| &raw.ready_per_wakeup));
     }
 
@@ -140,6 +143,7 @@ impl Stats {
             wakeup_latency: Distribution::default(),
             run_queue_delay: Distribution::default(),
             poll_delay: Distribution::default(),
+            ready_delay: Distribution::default(),
             ready_per_wakeup: Distribution::default(),
         }
     }
@@ -159,6 +163,7 @@ impl Stats {
         self.wakeup_latency.merge(&other.wakeup_latency);
         self.run_queue_delay.merge(&other.run_queue_delay);
         self.poll_delay.merge(&other.poll_delay);
+        self.ready_delay.merge(&other.ready_delay);
         self.ready_per_wakeup.merge(&other.ready_per_wakeup);
     }
 
@@ -221,6 +226,7 @@ impl Stats {
             wakeup_latency: self.wakeup_latency.since(&earlier.wakeup_latency),
             run_queue_delay: self.run_queue_delay.since(&earlier.run_queue_delay),
             poll_delay: self.poll_delay.since(&earlier.poll_delay),
+            ready_delay: self.ready_delay.since(&earlier.ready_delay),
             ready_per_wakeup: self.ready_per_wakeup.since(&earlier.ready_per_wakeup),
         }
     }

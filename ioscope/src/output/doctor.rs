@@ -1,6 +1,6 @@
 //! What `doctor` found, as text for 80 columns and as JSON.
 
-use std::io;
+use std::{collections::BTreeMap, io};
 
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr as _;
@@ -58,6 +58,20 @@ pub struct Item {
     /// How to get it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub how: Option<String>,
+    /// Of hooks: `fentry`, `tracepoint` or `iterator`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub way: Option<&'static str>,
+    /// Of hooks: the programs, and how many instructions the verifier went through to accept each (null before
+    /// Linux 5.16).
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub programs: BTreeMap<&'static str, Option<u32>>,
+}
+
+impl Item {
+    /// With what every item has.
+    pub fn new(name: &'static str, essential: bool, works: Option<bool>, detail: String) -> Self {
+        Self { name, essential, works, detail, lost: None, how: None, way: None, programs: BTreeMap::new() }
+    }
 }
 
 /// Writes it as JSON.
@@ -75,7 +89,7 @@ pub fn write_text(out: &mut impl io::Write, report: &Report) -> io::Result<()> {
     for (heading, items) in [
         ("Privileges", &report.privileges),
         ("Kernel features", &report.features),
-        ("Hooks, loaded and attached just now", &report.hooks),
+        ("Hooks, attached just now", &report.hooks),
     ] {
         writeln!(out, "\n{heading}")?;
         for item in items {
@@ -156,13 +170,11 @@ mod tests {
     use super::*;
 
     fn report() -> Report {
+        let detail = "every process's system calls take the slower path meanwhile, and more";
         let item = |works, lost: Option<&str>| Item {
-            name: "syscall hooks",
-            essential: true,
-            works,
-            detail: "every process's system calls take the slower path meanwhile, and more".into(),
             lost: lost.map(Into::into),
             how: lost.map(|_| "Linux 5.5 or newer".into()),
+            ..Item::new("syscall hooks", true, works, detail.into())
         };
         Report {
             schema: 1,

@@ -68,6 +68,8 @@ struct Loop<'a> {
     wakeup_latency_ns: Quantiles,
     run_queue_delay_ns: Quantiles,
     poll_delay_ns: Quantiles,
+    ready_delay_ns: Quantiles,
+    ready_unknown: u64,
     ready_per_wakeup: Quantiles,
     pollers: Vec<Poller>,
     blocked_in: Vec<Blocked>,
@@ -209,6 +211,8 @@ impl<'a> Loop<'a> {
             wakeup_latency_ns: Quantiles::of(&stats.wakeup_latency),
             run_queue_delay_ns: Quantiles::of(&stats.run_queue_delay),
             poll_delay_ns: Quantiles::of(&stats.poll_delay),
+            ready_delay_ns: Quantiles::of(&stats.ready_delay),
+            ready_unknown: counters.ready_unknown,
             ready_per_wakeup: Quantiles::of(&stats.ready_per_wakeup),
             pollers: stats
                 .pollers

@@ -66,6 +66,7 @@ const COLUMNS: &[Column] = &[
     Column { heading: "P99", left: false, text: |entry| quantile(&entry.stats.loop_duration, 0.99) },
     Column { heading: "WAKE P50", left: false, text: |entry| quantile(&entry.stats.wakeup_latency, 0.5) },
     Column { heading: "P99", left: false, text: |entry| quantile(&entry.stats.wakeup_latency, 0.99) },
+    Column { heading: "DELAY P99", left: false, text: |entry| quantile(&entry.stats.ready_delay, 0.99) },
     Column { heading: "STALLS", left: false, text: |entry| count(entry.stats.counters.stalls) },
 ];
 
@@ -150,6 +151,7 @@ fn write_loop(out: &mut impl io::Write, entry: &LoopSummary, summary: &Summary) 
         row("loop duration", &stats.loop_duration, duration),
         row("wakeup latency", &stats.wakeup_latency, duration),
         row("run-queue delay", &stats.run_queue_delay, duration),
+        row("ready delay", &stats.ready_delay, duration),
         row("poll delay", &stats.poll_delay, duration),
         row("events per wakeup", &stats.ready_per_wakeup, count),
     ];

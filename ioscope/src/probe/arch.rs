@@ -26,6 +26,14 @@ impl Arch {
         }
     }
 
+    /// What the name of the function behind a system call begins with: `arch/*/include/asm/syscall_wrapper.h`.
+    pub const fn syscall_function_prefix(self) -> &'static str {
+        match self {
+            Self::X86_64 => "__x64_sys_",
+            Self::Aarch64 => "__arm64_sys_",
+        }
+    }
+
     /// As `uname -m` has it.
     pub const fn name(self) -> &'static str {
         match self {

@@ -38,6 +38,8 @@ pub(super) fn build(btf: &Btf, arch: Arch, targets: &Targets) -> Result<ProbeCon
     set(flag::FOLLOW, targets.follow);
     set(flag::SWITCH_STATE, btf.tracepoint_params("sched_switch").is_ok_and(|params| params.len() >= 4));
     set(flag::RINGS, layout.io_uring.is_some());
+    set(flag::CURRENT_TASK, has_helper(btf, "BPF_FUNC_get_current_task_btf"));
+    set(flag::TASK_REGISTERS, has_helper(btf, "BPF_FUNC_task_pt_regs"));
     if arch == Arch::X86_64 {
         set(flag::MIXED_SYSCALLS, true);
         config.offsets.regs_cx = btf.offset("pt_regs", "cx")?;
@@ -46,6 +48,11 @@ pub(super) fn build(btf: &Btf, arch: Arch, targets: &Targets) -> Result<ProbeCon
     set(flag::PID_NAMESPACE, config.pid_namespace != INITIAL_PID_NAMESPACE);
     find_preempt_count(&layout, &mut config);
     Ok(config)
+}
+
+/// Whether programs may call a helper: all are in the kernel's own type information.
+fn has_helper(btf: &Btf, name: &str) -> bool {
+    btf.enum_value("bpf_func_id", name).is_ok()
 }
 
 /// How the probes tell a waker in an interrupt from a thread. Without it, only the idle task is known
@@ -126,7 +133,7 @@ fn actions(arch: Arch) -> [u8; SYSCALLS] {
 }
 
 fn offsets(layout: &KernelLayout) -> Offsets {
-    let KernelLayout { task, signal, pid, files, regs, io_uring, .. } = layout;
+    let KernelLayout { task, signal, pid, files, regs, io_uring, readiness, .. } = layout;
     let mut offsets = Offsets {
         task_pid: task.pid,
         task_tgid: task.tgid,
@@ -152,8 +159,19 @@ fn offsets(layout: &KernelLayout) -> Offsets {
         regs_args: regs.args,
         regs_syscall: regs.syscall,
         regs_ip: regs.ip,
+        task_stack: task.stack,
+        stack_registers: task.stack_registers,
         ..Offsets::default()
     };
+    if let Some(readiness) = readiness {
+        offsets.sock_wq = readiness.sock_wq;
+        offsets.socket_wq_head = readiness.socket_wq_head;
+        offsets.eppoll_entry_wait = readiness.entry_wait;
+        offsets.eppoll_entry_link = readiness.entry_link;
+        offsets.eppoll_entry_base = readiness.entry_base;
+        offsets.epitem_ep = readiness.item_ep;
+        offsets.epitem_events = readiness.item_events;
+    }
     if let Some(io_uring) = io_uring {
         offsets.io_ring_ctx_rings = io_uring.rings;
         offsets.io_rings_cq_head = io_uring.cq_head;

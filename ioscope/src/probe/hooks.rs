@@ -1,8 +1,14 @@
-//! The hooks that the probes are attached to: one table, in the order in which they are attached.
+//! The hooks that the probes are attached to: one table of what they are for, in the order in which they are attached,
+//! and of the ways to it, best first.
 //!
-//! The system calls' entry comes last of the tracepoints, when everything that follows from it is in
-//! place; the iterator over the threads that are asleep comes after it, so that no thread is missed
-//! between the two.
+//! Whether a way works is found out by going it: a kernel may have a function in its type information and refuse to
+//! hook it, or load a program and refuse to attach it. The first way whose hooks can all be attached is used, and the
+//! others are not touched, so that they cost nothing.
+//!
+//! The wait calls come after all that follows from them is in place, their returns before their entries; the
+//! iterator over the threads that are asleep comes last, so that no thread is missed between the two.
+
+use super::arch::Arch;
 
 /// How a hook is loaded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -10,6 +16,12 @@ pub enum HookKind {
     /// A tracepoint whose arguments the verifier knows by the kernel's type information: `tp_btf`,
     /// since Linux 5.5.
     Tracepoint,
+    /// The entry of a kernel function: fentry, since Linux 5.5 (aarch64: 6.0, attachable since 6.4 or so).
+    Function,
+    /// The entry of the function behind a system call.
+    SyscallEntry,
+    /// Its return: fexit, as fentry.
+    SyscallReturn,
     /// An iterator that runs once, at the start: since Linux 5.8.
     Iterator,
 }
@@ -17,86 +29,221 @@ pub enum HookKind {
 /// A hook.
 #[derive(PartialEq, Eq, Debug)]
 pub struct Hook {
-    /// The kernel's name for it.
+    /// The kernel's name for it; of a function behind a system call, the system call's.
     pub name: &'static str,
     /// The program in the object.
     pub program: &'static str,
     /// How it is loaded.
     pub kind: HookKind,
+}
+
+impl Hook {
+    /// The function that it is attached to, if it is one.
+    pub fn function(&self, arch: Arch) -> Option<String> {
+        match self.kind {
+            HookKind::Function => Some(self.name.to_owned()),
+            HookKind::SyscallEntry | HookKind::SyscallReturn => {
+                Some(format!("{}{}", arch.syscall_function_prefix(), self.name))
+            }
+            HookKind::Tracepoint | HookKind::Iterator => None,
+        }
+    }
+}
+
+/// A way to do something: all of its hooks, together.
+#[derive(PartialEq, Eq, Debug)]
+pub struct Way {
+    /// What it is called: `fentry`, `tracepoint`, `iterator`.
+    pub name: &'static str,
+    /// In this order. A function behind a system call that the kernel does not have is left out.
+    pub hooks: &'static [Hook],
+}
+
+/// Something that hooks are for.
+#[derive(PartialEq, Eq, Debug)]
+pub struct Job {
+    /// What it is called, in `doctor`.
+    pub name: &'static str,
     /// Whether there is no tracing without it.
     pub required: bool,
-    /// What it is for, and so what is lost without it.
+    /// What it gives, and so what is lost without it.
     pub gives: &'static str,
+    /// The ways, best first.
+    pub ways: &'static [Way],
 }
 
-/// Whether a hook is in use.
+/// What became of a job.
 #[derive(Clone, Debug)]
-pub struct HookStatus {
+pub struct JobStatus {
     /// Which.
-    pub hook: &'static Hook,
-    /// Why not.
-    pub missing: Option<String>,
-    /// How many instructions the verifier went through to accept its program; `None` where the kernel
-    /// does not tell (before Linux 5.16).
-    pub verified: Option<u32>,
+    pub job: &'static Job,
+    /// The way that is used; `None` if none works.
+    pub way: Option<&'static Way>,
+    /// The programs of that way, and how many instructions the verifier went through to accept each; `None` where the
+    /// kernel does not tell (before Linux 5.16).
+    pub programs: Vec<(&'static str, Option<u32>)>,
+    /// The ways that were tried in vain, and why.
+    pub refused: Vec<(&'static str, String)>,
 }
 
-/// All hooks.
-pub static HOOKS: &[Hook] = &[
-    Hook {
-        name: "sched_switch",
-        program: "sched_switch",
-        kind: HookKind::Tracepoint,
+impl JobStatus {
+    /// Why there is nothing of it; `None` if there is.
+    pub fn missing(&self) -> Option<String> {
+        if self.way.is_some() {
+            return None;
+        }
+        let reasons: Vec<_> = self.refused.iter().map(|(way, why)| format!("{way}: {why}")).collect();
+        Some(if reasons.is_empty() { "switched off".to_owned() } else { reasons.join("; ") })
+    }
+}
+
+/// Which ways may be gone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum HookChoice {
+    /// The best that works.
+    #[default]
+    Auto,
+    /// Of the wait calls, functions only.
+    Functions,
+    /// Tracepoints only, throughout.
+    Tracepoints,
+}
+
+/// The name of the way by functions.
+pub const FENTRY: &str = "fentry";
+/// The name of the way by tracepoints.
+pub const TRACEPOINT: &str = "tracepoint";
+
+impl HookChoice {
+    /// Whether a way of a job may be gone.
+    pub fn allows(self, job: &Job, way: &Way) -> bool {
+        match self {
+            Self::Auto => true,
+            Self::Functions => job.name != WAIT_CALLS || way.name == FENTRY,
+            Self::Tracepoints => way.name != FENTRY,
+        }
+    }
+}
+
+/// The name of the job that makes a tracer of all this.
+pub const WAIT_CALLS: &str = "wait calls";
+/// The name of the job that notes when epoll instances become ready.
+pub const EPOLL_READINESS: &str = "readiness of epoll";
+/// The name of the job that notes when completions are posted.
+pub const RING_READINESS: &str = "completions of io_uring";
+
+const fn tracepoint(name: &'static str, program: &'static str) -> Hook {
+    Hook { name, program, kind: HookKind::Tracepoint }
+}
+
+const fn entry(name: &'static str, program: &'static str) -> Hook {
+    Hook { name, program, kind: HookKind::SyscallEntry }
+}
+
+const fn exit(name: &'static str, program: &'static str) -> Hook {
+    Hook { name, program, kind: HookKind::SyscallReturn }
+}
+
+/// All jobs.
+pub static JOBS: &[Job] = &[
+    Job {
+        name: "context switches",
         required: true,
         gives: "the states WAITING, READY, BLOCKED and PARKED",
+        ways: &[Way { name: TRACEPOINT, hooks: &[tracepoint("sched_switch", "sched_switch")] }],
     },
-    Hook {
-        name: "sched_waking",
-        program: "sched_waking",
-        kind: HookKind::Tracepoint,
+    Job {
+        name: "wakeups",
         required: false,
         gives: "wakeup latency, run-queue delay and wakers",
+        ways: &[Way { name: TRACEPOINT, hooks: &[tracepoint("sched_waking", "sched_waking")] }],
     },
-    Hook {
-        name: "sched_process_exit",
-        program: "sched_process_exit",
-        kind: HookKind::Tracepoint,
+    Job {
+        name: "exits",
         required: true,
         gives: "the end of threads",
+        ways: &[Way { name: TRACEPOINT, hooks: &[tracepoint("sched_process_exit", "sched_process_exit")] }],
     },
-    Hook {
-        name: "sched_process_exec",
-        program: "sched_process_exec",
-        kind: HookKind::Tracepoint,
+    Job {
+        name: "execs",
         required: false,
         gives: "changes of program, and --comm for programs that start later",
+        ways: &[Way { name: TRACEPOINT, hooks: &[tracepoint("sched_process_exec", "sched_process_exec")] }],
     },
-    Hook {
-        name: "sched_process_fork",
-        program: "sched_process_fork",
-        kind: HookKind::Tracepoint,
+    Job {
+        name: "forks",
         required: false,
         gives: "--follow, and --comm for processes that fork",
+        ways: &[Way { name: TRACEPOINT, hooks: &[tracepoint("sched_process_fork", "sched_process_fork")] }],
     },
-    Hook {
-        name: "sys_exit",
-        program: "sys_exit",
-        kind: HookKind::Tracepoint,
+    Job {
+        name: EPOLL_READINESS,
+        required: false,
+        gives: "ready delay of events that wait for a busy loop on epoll (by tracepoint: sockets that receive, only)",
+        ways: &[
+            Way {
+                name: FENTRY,
+                hooks: &[Hook {
+                    name: "ep_poll_callback",
+                    program: "ep_poll_callback",
+                    kind: HookKind::Function,
+                }],
+            },
+            Way { name: TRACEPOINT, hooks: &[tracepoint("sk_data_ready", "sk_data_ready")] },
+        ],
+    },
+    Job {
+        name: RING_READINESS,
+        required: false,
+        gives: "ready delay of completions",
+        ways: &[Way { name: TRACEPOINT, hooks: &[tracepoint("io_uring_complete", "io_uring_complete")] }],
+    },
+    Job {
+        name: WAIT_CALLS,
         required: true,
-        gives: "the return of wait calls",
+        gives: "the wait calls (by tracepoint: every system call of the machine pays for it)",
+        ways: &[
+            Way {
+                name: FENTRY,
+                hooks: &[
+                    exit("epoll_wait", "return_epoll_wait"),
+                    exit("epoll_pwait", "return_epoll_pwait"),
+                    exit("epoll_pwait2", "return_epoll_pwait2"),
+                    exit("poll", "return_poll"),
+                    exit("ppoll", "return_ppoll"),
+                    exit("select", "return_select"),
+                    exit("pselect6", "return_pselect6"),
+                    exit("io_uring_enter", "return_io_uring_enter"),
+                    exit("io_getevents", "return_io_getevents"),
+                    exit("io_pgetevents", "return_io_pgetevents"),
+                    exit("restart_syscall", "return_restart_syscall"),
+                    entry("restart_syscall", "enter_restart_syscall"),
+                    entry("rt_sigreturn", "enter_rt_sigreturn"),
+                    entry("epoll_wait", "enter_epoll_wait"),
+                    entry("epoll_pwait", "enter_epoll_pwait"),
+                    entry("epoll_pwait2", "enter_epoll_pwait2"),
+                    entry("poll", "enter_poll"),
+                    entry("ppoll", "enter_ppoll"),
+                    entry("select", "enter_select"),
+                    entry("pselect6", "enter_pselect6"),
+                    entry("io_uring_enter", "enter_io_uring_enter"),
+                    entry("io_getevents", "enter_io_getevents"),
+                    entry("io_pgetevents", "enter_io_pgetevents"),
+                ],
+            },
+            Way {
+                name: TRACEPOINT,
+                hooks: &[tracepoint("sys_exit", "sys_exit"), tracepoint("sys_enter", "sys_enter")],
+            },
+        ],
     },
-    Hook {
-        name: "sys_enter",
-        program: "sys_enter",
-        kind: HookKind::Tracepoint,
-        required: true,
-        gives: "the entry of wait calls",
-    },
-    Hook {
-        name: "task",
-        program: "find_loops",
-        kind: HookKind::Iterator,
+    Job {
+        name: "loops asleep",
         required: false,
         gives: "loops that sleep when tracing starts, before they first wake",
+        ways: &[Way {
+            name: "iterator",
+            hooks: &[Hook { name: "task", program: "find_loops", kind: HookKind::Iterator }],
+        }],
     },
 ];

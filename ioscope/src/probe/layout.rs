@@ -8,6 +8,10 @@
 //! The versions in the comments are those of the kernel's own releases; a distribution can carry a change
 //! earlier, which is why nothing here asks for a version.
 
+mod readiness;
+
+pub use readiness::ReadinessLayout;
+
 use super::arch::Arch;
 use super::btf::{Btf, BtfError, TypeKind};
 
@@ -55,6 +59,8 @@ pub struct KernelLayout {
     pub preempt_count: Option<PreemptCount>,
     /// `io_uring`; `None` in a kernel without `CONFIG_IO_URING`.
     pub io_uring: Option<IoUringLayout>,
+    /// From a file that becomes ready to the epoll instance that watches it; `None` in a kernel without epoll.
+    pub readiness: Option<ReadinessLayout>,
     /// What of the above is missing, and what is lost for it.
     pub lost: Vec<Lost>,
 }
@@ -90,6 +96,11 @@ pub struct TaskLayout {
     pub exit_code: u32,
     /// `start_boottime`, in nanoseconds of `CLOCK_BOOTTIME`, 8 bytes; `real_start_time` before Linux 5.5.
     pub start_boottime: u32,
+    /// `stack`: where the kernel stack begins.
+    pub stack: u32,
+    /// From there to the saved registers, `struct pt_regs`, at its top (`task_pt_regs`,
+    /// `arch/*/include/asm/processor.h`): see [`stack_registers`].
+    pub stack_registers: u32,
     /// `io_uring`: a pointer to `struct io_uring_task`, null in a thread that never used it. With
     /// `CONFIG_IO_URING`, since Linux 5.10.
     pub io_uring: Option<u32>,
@@ -262,6 +273,7 @@ impl KernelLayout {
             regs: RegsLayout::read(&reader, arch)?,
             preempt_count: PreemptCount::read(&mut reader, arch),
             io_uring: IoUringLayout::read(&mut reader),
+            readiness: ReadinessLayout::read(&mut reader),
             lost: reader.lost,
         })
     }
@@ -290,9 +302,25 @@ impl TaskLayout {
             real_parent: task(&["real_parent"])?,
             exit_code: task(&["exit_code"])?,
             start_boottime: task(&["start_boottime", "real_start_time"])?,
+            stack: task(&["stack"])?,
+            stack_registers: stack_registers(reader.btf, reader.need_size("pt_regs")?),
             io_uring: reader.want("task_struct", "io_uring", "rings that are entered by a registered index"),
         })
     }
+}
+
+/// How far a thread's saved registers are from the start of its kernel stack. For kernels before Linux 5.15 only, later
+/// ones have a helper that knows (and, since 6.9, padding above the registers that this does not know of).
+///
+/// A stack has 16 KiB on either architecture (`THREAD_SIZE`, `arch/x86/include/asm/page_64_types.h`,
+/// `arch/arm64/include/asm/memory.h`), and twice that in a kernel with KASAN, the memory checker, whose structures
+/// show in BTF.
+fn stack_registers(btf: &Btf, size_of_registers: u32) -> u32 {
+    const THREAD_SIZE: u32 = 16 << 10;
+    let size = btf.size_of("thread_union").unwrap_or_else(|_| {
+        THREAD_SIZE << u32::from(btf.has_struct("kasan_free_meta") || btf.has_struct("kasan_alloc_meta"))
+    });
+    size.saturating_sub(size_of_registers)
 }
 
 impl SignalLayout {

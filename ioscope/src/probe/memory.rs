@@ -194,6 +194,14 @@ impl MappedArray<Control> {
         }
     }
 
+    /// Adds to the pollers of which it is noted when they become ready.
+    pub(super) fn keep_notes(&self, which: u32) {
+        if let Some(entry) = self.entry(0) {
+            let notes = read_field!(entry, notes) | which;
+            write_field!(entry, notes, notes);
+        }
+    }
+
     /// From which loop duration on, in nanoseconds, a slice is a stall.
     pub(super) fn set_stall_threshold(&self, nanoseconds: u64) {
         if let Some(entry) = self.entry(0) {

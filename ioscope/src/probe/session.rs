@@ -9,13 +9,13 @@ use std::{io::Read as _, os::fd::OwnedFd, time::Duration};
 use aya::{
     Btf as ProgramBtf, Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf, Stack},
-    programs::{BtfTracePoint, Iter, Program, ProgramError},
+    programs::{BtfTracePoint, FEntry, FExit, Iter, Program, ProgramError},
     sys::{Stats, enable_stats},
 };
 use aya_log::EbpfLogger;
 use ioscope_common::{
-    BlockRecord, CommPatterns, Control, DIRECTORY_BLOCK, Drops, Iteration, LoopSlot, ProbeConfig, kind,
-    status,
+    BlockRecord, CommPatterns, Control, DIRECTORY_BLOCK, Drops, Iteration, LoopSlot, POLLERS, ProbeConfig,
+    kind, status,
 };
 use log::Log;
 
@@ -24,13 +24,19 @@ use super::{
     btf::Btf,
     config,
     error::ProbeError,
-    hooks::{HOOKS, Hook, HookKind, HookStatus},
+    hooks::{
+        EPOLL_READINESS, Hook, HookChoice, HookKind, JOBS, Job, JobStatus, RING_READINESS, WAIT_CALLS, Way,
+    },
     memory::MappedArray,
 };
 
 /// [`DIRECTORY_BLOCK`] as the kernel counts entries.
 #[expect(clippy::cast_possible_truncation, reason = "it is 1,024")]
 const BLOCK: u32 = DIRECTORY_BLOCK as u32;
+
+/// How many pollers a loop has room for, as the kernel counts entries.
+#[expect(clippy::cast_possible_truncation, reason = "there are a few")]
+const POLLERS_OF_A_LOOP: u32 = POLLERS as u32;
 
 /// The probes, as committed; `cargo xtask build-ebpf` makes it.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("ioscope.bpf.o");
@@ -67,6 +73,8 @@ pub struct Plan {
     pub stream: u32,
     /// A loop duration from here on is a stall.
     pub stall_threshold: Duration,
+    /// Which ways to hook may be gone.
+    pub hooks: HookChoice,
     /// The probes write diagnostics to the log.
     pub diagnostics: bool,
 }
@@ -90,6 +98,9 @@ pub enum Record {
     Block(BlockRecord),
 }
 
+/// Programs in use, and how many instructions the verifier went through to accept each.
+type Programs = Vec<(&'static str, Option<u32>)>;
+
 /// The probes at work.
 pub struct Session {
     ebpf: Ebpf,
@@ -100,7 +111,7 @@ pub struct Session {
     targets: HashMap<MapData, u32, u8>,
     drops: PerCpuArray<MapData, AsPod<Drops>>,
     stream: RingBuf<MapData>,
-    hooks: Vec<HookStatus>,
+    jobs: Vec<JobStatus>,
     statistics: bool,
     /// What keeps the kernel's statistics on.
     measuring: Option<OwnedFd>,
@@ -127,6 +138,7 @@ impl Session {
             .override_global("AYA_LOG_LEVEL", &log_level, false)
             .map_max_entries("LOOPS", plan.capacity)
             .map_max_entries("FREE", plan.capacity)
+            .map_max_entries("NOTES", plan.capacity * POLLERS_OF_A_LOOP)
             .map_max_entries("DIRECTORY", directory_blocks)
             .map_max_entries("STREAM", plan.stream_bytes)
             .map_max_entries("AYA_LOGS", if plan.diagnostics { DIAGNOSTICS_BYTES } else { 4096 })
@@ -158,7 +170,7 @@ impl Session {
             targets,
             drops: PerCpuArray::try_from(take(&mut ebpf, "DROPS")?)?,
             stream: RingBuf::try_from(take(&mut ebpf, "STREAM")?)?,
-            hooks: Vec::with_capacity(HOOKS.len()),
+            jobs: Vec::with_capacity(JOBS.len()),
             statistics: config::statistics_are_on(),
             measuring: None,
             diagnostics: plan
@@ -168,29 +180,103 @@ impl Session {
                 .map_err(|_| ProbeError::Object("AYA_LOGS"))?,
             ebpf,
         };
-        for hook in HOOKS {
-            let status = match session.attach(hook, &program_btf) {
-                Ok(verified) => HookStatus { hook, missing: None, verified },
-                Err(error) if hook.required => return Err(ProbeError::from_attach(hook.name, &error)),
-                Err(error) => HookStatus { hook, missing: Some(brief(&error)), verified: None },
-            };
-            session.hooks.push(status);
+        let kernel = Kernel { arch, btf: &btf, program_btf: &program_btf };
+        for job in JOBS {
+            let status = session.take_on(job, plan.hooks, &kernel)?;
+            if status.way.is_some() {
+                session.control.keep_notes(match job.name {
+                    EPOLL_READINESS => Control::NOTES_OF_EPOLL,
+                    RING_READINESS => Control::NOTES_OF_RINGS,
+                    _ => 0,
+                });
+            }
+            session.jobs.push(status);
         }
         Ok(session)
     }
 
+    /// Goes the first way that works.
+    fn take_on(
+        &mut self,
+        job: &'static Job,
+        choice: HookChoice,
+        kernel: &Kernel<'_>,
+    ) -> Result<JobStatus, ProbeError> {
+        let mut status = JobStatus { job, way: None, programs: Vec::new(), refused: Vec::new() };
+        let mut failed = None;
+        for way in job.ways.iter().filter(|way| choice.allows(job, way)) {
+            match self.go(way, kernel) {
+                Ok(programs) => {
+                    return Ok(JobStatus { way: Some(way), programs, ..status });
+                }
+                Err((hook, error)) => {
+                    self.leave(way)?;
+                    status.refused.push((way.name, format!("{}: {}", hook.name, brief(&error))));
+                    failed = Some((hook, error));
+                }
+            }
+        }
+        match failed {
+            Some((hook, error)) if job.required => Err(ProbeError::from_attach(hook.name, &error)),
+            _ => Ok(status),
+        }
+    }
+
+    /// Attaches all hooks of a way. Returns its programs, and how many instructions the verifier went through.
+    fn go(
+        &mut self,
+        way: &'static Way,
+        kernel: &Kernel<'_>,
+    ) -> Result<Programs, (&'static Hook, ProgramError)> {
+        let mut programs = Vec::with_capacity(way.hooks.len());
+        for hook in way.hooks {
+            if kernel.lacks_system_call(hook) {
+                continue;
+            }
+            let verified = self.attach(hook, kernel).map_err(|error| (hook, error))?;
+            programs.push((hook.program, verified));
+        }
+        Ok(programs)
+    }
+
+    /// Takes away what was attached of a way that did not work.
+    fn leave(&mut self, way: &Way) -> Result<(), ProbeError> {
+        for hook in way.hooks {
+            if let Some(program) = self.ebpf.program_mut(hook.program) {
+                unload(program)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Loads a hook's program and attaches it. Returns how many instructions the verifier went through.
-    fn attach(&mut self, hook: &'static Hook, btf: &ProgramBtf) -> Result<Option<u32>, ProgramError> {
+    fn attach(&mut self, hook: &'static Hook, kernel: &Kernel<'_>) -> Result<Option<u32>, ProgramError> {
         let program = self.ebpf.program_mut(hook.program).ok_or(ProgramError::NotLoaded)?;
+        let function = hook.function(kernel.arch);
+        let function = function.as_deref().unwrap_or_default();
         match hook.kind {
             HookKind::Tracepoint => {
                 let program: &mut BtfTracePoint = program.try_into()?;
-                program.load(hook.name, btf)?;
+                program.load(hook.name, kernel.program_btf)?;
+                program.attach()?;
+            }
+            HookKind::Function | HookKind::SyscallEntry => {
+                let program: &mut FEntry = program.try_into()?;
+                program.load(function, kernel.program_btf)?;
+                program.attach()?;
+            }
+            HookKind::SyscallReturn => {
+                if !kernel.keeps_trampolines() {
+                    let reason = "the kernel may free what a thread returns to (fixed in Linux 5.12)";
+                    return Err(ProgramError::IOError(std::io::Error::other(reason)));
+                }
+                let program: &mut FExit = program.try_into()?;
+                program.load(function, kernel.program_btf)?;
                 program.attach()?;
             }
             HookKind::Iterator => {
                 let program: &mut Iter = program.try_into()?;
-                program.load(hook.name, btf)?;
+                program.load(hook.name, kernel.program_btf)?;
                 let link = program.attach()?;
                 run_iterator(program.take_link(link)?)?;
             }
@@ -198,9 +284,15 @@ impl Session {
         Ok(program.info()?.verified_instruction_count())
     }
 
-    /// Which hooks are in use, and which are missing.
-    pub fn hooks(&self) -> &[HookStatus] {
-        &self.hooks
+    /// What became of each job.
+    pub fn jobs(&self) -> &[JobStatus] {
+        &self.jobs
+    }
+
+    /// The way by which the wait calls are seen: `fentry` or `tracepoint`.
+    pub fn way(&self) -> &'static str {
+        let job = self.jobs.iter().find(|status| status.job.name == WAIT_CALLS);
+        job.and_then(|status| status.way).map_or("", |way| way.name)
     }
 
     /// How many loops there is room for.
@@ -285,8 +377,8 @@ impl Session {
             return Ok(None);
         }
         let mut total = Duration::ZERO;
-        for hook in self.hooks.iter().filter(|hook| hook.missing.is_none()) {
-            if let Some(program) = self.ebpf.program(hook.hook.program) {
+        for (name, _) in self.jobs.iter().flat_map(|status| &status.programs) {
+            if let Some(program) = self.ebpf.program(name) {
                 total += program.info()?.run_time();
             }
         }
@@ -330,16 +422,44 @@ impl Session {
 
     /// Detaches the probes: the maps stand still from here on.
     pub fn detach(&mut self) -> Result<(), ProbeError> {
-        for (_, program) in self.ebpf.programs_mut() {
-            if let Program::BtfTracePoint(program) = program {
-                // A program that was not loaded has nothing to unload.
-                match program.unload() {
-                    Ok(()) | Err(ProgramError::NotLoaded) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
-        }
-        Ok(())
+        self.ebpf.programs_mut().try_for_each(|(_, program)| unload(program))
+    }
+}
+
+/// What is asked of the running kernel while the hooks are attached.
+struct Kernel<'a> {
+    arch: Arch,
+    btf: &'a Btf,
+    program_btf: &'a ProgramBtf,
+}
+
+impl Kernel<'_> {
+    /// Whether a hook is the function of a system call that this kernel does not have: it is too old for it, or of an
+    /// architecture that has none. That the function is there and cannot be hooked is another matter.
+    fn lacks_system_call(&self, hook: &Hook) -> bool {
+        matches!(hook.kind, HookKind::SyscallEntry | HookKind::SyscallReturn)
+            && hook.function(self.arch).is_some_and(|function| !self.btf.has_func(&function))
+    }
+
+    /// Whether a hooked function may be left while threads sleep in it. Before, the memory that they return to could be
+    /// freed: `kernel/bpf/trampoline.c`, `struct bpf_tramp_image`, since Linux 5.12 and in stable series.
+    fn keeps_trampolines(&self) -> bool {
+        self.btf.has_struct("bpf_tramp_image")
+    }
+}
+
+fn unload(program: &mut Program) -> Result<(), ProbeError> {
+    let unloaded = match program {
+        Program::BtfTracePoint(program) => program.unload(),
+        Program::FEntry(program) => program.unload(),
+        Program::FExit(program) => program.unload(),
+        Program::Iter(program) => program.unload(),
+        _ => Ok(()),
+    };
+    match unloaded {
+        // A program that was not loaded has nothing to unload.
+        Ok(()) | Err(ProgramError::NotLoaded) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -8,7 +8,7 @@ use rustix::time::{ClockId, clock_gettime};
 use super::{Source, SourceError, Streaming};
 use crate::{
     model::{Batch, Cost, Identity, LoopId, Sample},
-    probe::{Plan, ProbeError, Record, Session, hooks::HookStatus},
+    probe::{Plan, ProbeError, Record, Session, hooks::JobStatus},
     runtime::{PollerSharing, ProcessFacts, Recogniser, recognise_thread},
 };
 
@@ -253,11 +253,11 @@ impl Source for LiveSource {
     }
 
     fn attach(&self) -> &'static str {
-        "tracepoint"
+        self.session.way()
     }
 
-    fn hooks(&self) -> &[HookStatus] {
-        self.session.hooks()
+    fn jobs(&self) -> &[JobStatus] {
+        self.session.jobs()
     }
 }
 

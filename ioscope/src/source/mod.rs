@@ -10,7 +10,7 @@ pub(crate) use live::printable;
 
 use crate::{
     model::{Batch, LoopId},
-    probe::{ProbeError, hooks::HookStatus},
+    probe::{ProbeError, hooks::JobStatus},
 };
 
 /// A maker of batches.
@@ -37,11 +37,11 @@ pub trait Source {
     /// From which loop duration on a slice is a stall from now on.
     fn set_stall_threshold(&mut self, threshold: Duration);
 
-    /// What the batches' facts come from, for people and JSON: `tracepoint`.
+    /// What the batches' facts come from, for people and JSON: `fentry` or `tracepoint`.
     fn attach(&self) -> &str;
 
-    /// The hooks in use and missing; empty for a recording.
-    fn hooks(&self) -> &[HookStatus];
+    /// What the hooks are for, and what became of it; empty for a recording.
+    fn jobs(&self) -> &[JobStatus];
 }
 
 /// Which loops stream.

@@ -35,6 +35,7 @@ pub(super) enum ColumnId {
     LoopP99,
     WakeP50,
     WakeP99,
+    DelayP99,
     Stalls,
 }
 
@@ -229,6 +230,15 @@ pub(super) static COLUMNS: &[Column] = &[
         |row, look| cells::latency(row.wakeup_latency.p99, look),
         |a, b| a.wakeup_latency.p99.cmp(&b.wakeup_latency.p99)
     ),
+    numbers!(
+        DelayP99,
+        "delay-p99",
+        "ready delay p99",
+        ["DELAY", "P99"],
+        "DELAY9",
+        |row, look| cells::latency(row.ready_delay.p99, look),
+        |a, b| a.ready_delay.p99.cmp(&b.ready_delay.p99)
+    ),
     numbers!(Stalls, "stalls", "stalls", ["", "STALLS"], "STALLS", cells::stalls, |a, b| (
         a.stalls,
         a.ongoing_stall
@@ -254,8 +264,9 @@ static PLAN: &[(ColumnId, Width)] = &[
     (ColumnId::LoopP99, Width::Cells(6)),
     (ColumnId::Iterations, Width::Cells(5)),
     (ColumnId::WakeP99, Width::Cells(6)),
-    (ColumnId::Events, Width::Cells(5)),
     (ColumnId::Load, Width::Cells(6)),
+    (ColumnId::Events, Width::Cells(5)),
+    (ColumnId::DelayP99, Width::Cells(6)),
     (ColumnId::LoopP50, Width::Cells(6)),
     (ColumnId::WakeP50, Width::Cells(6)),
     (ColumnId::Utilisation, Width::Cells(PERCENT + 7)),

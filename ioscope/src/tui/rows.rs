@@ -37,6 +37,7 @@ pub(super) struct Row {
     wakeups: (u64, u64),
     pub(super) loop_duration: Percentiles,
     pub(super) wakeup_latency: Percentiles,
+    pub(super) ready_delay: Percentiles,
     /// Since tracing began: a stall is rare, and not to be missed.
     pub(super) stalls: u64,
     /// Of these, recent.
@@ -79,6 +80,7 @@ impl Row {
             wakeups: (events.count(), events.sum()),
             loop_duration: Percentiles::of(&recent.loop_duration),
             wakeup_latency: Percentiles::of(&recent.wakeup_latency),
+            ready_delay: Percentiles::of(&recent.ready_delay),
             stalls: entry.stats.counters.stalls,
             recent_stalls: recent.counters.stalls,
         }
@@ -113,6 +115,7 @@ impl Row {
         self.wakeups = (self.wakeups.0 + other.wakeups.0, self.wakeups.1 + other.wakeups.1);
         self.loop_duration.worst(other.loop_duration);
         self.wakeup_latency.worst(other.wakeup_latency);
+        self.ready_delay.worst(other.ready_delay);
         self.stalls += other.stalls;
         self.recent_stalls += other.recent_stalls;
     }

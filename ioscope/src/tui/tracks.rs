@@ -188,7 +188,7 @@ mod tests {
             fd: 3,
             max_events: 0,
             waker: 9,
-            reserved: 0,
+            ready_ns: Iteration::READY_UNSEEN,
         }
     }
 

@@ -4,7 +4,10 @@ use std::collections::HashMap;
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum as _;
+use ioscope::cli::Hooks;
 use ioscope::model::{Batch, LoopId, LoopModel, Model};
+use ioscope::probe::hooks::HookChoice;
 use ioscope::probe::{Plan, ProbeError, Targets};
 use ioscope::source::{LiveSource, Source as _};
 use ioscope_common::{Block, Control, Iteration};
@@ -22,8 +25,17 @@ pub(crate) fn plan(processes: &[u32]) -> Plan {
         stream_bytes: 4096,
         stream: Control::STREAM_OFF,
         stall_threshold: STALL_THRESHOLD,
+        hooks: hooks(),
         diagnostics: false,
     }
+}
+
+/// Which ways to hook are tried: all, or those that the variable names which the program itself goes by, so that
+/// every test can be run on each way.
+pub(crate) fn hooks() -> HookChoice {
+    let Some(choice) = std::env::var_os("IOSCOPE_HOOKS") else { return HookChoice::Auto };
+    let choice = choice.to_str().expect("text");
+    Hooks::from_str(choice, false).expect("one of the ways").into()
 }
 
 /// The same, and every iteration is streamed through a buffer of this size.

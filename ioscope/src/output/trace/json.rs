@@ -55,6 +55,8 @@ struct Completed<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     run_queue_delay_ns: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    ready_delay_ns: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     waker: Option<Waker<'a>>,
     loop_duration_ns: u64,
     blocked_ns: u64,
@@ -161,6 +163,7 @@ fn finished(turn: Turn<'_>) -> Completed<'_> {
         wait_ns: record.wait_ns,
         wakeup_latency_ns: woken.then_some(record.wakeup_ns),
         run_queue_delay_ns: woken.then_some(record.run_queue_ns),
+        ready_delay_ns: (record.ready_ns != Iteration::READY_UNSEEN).then_some(record.ready_ns),
         waker: match context(record) {
             WakerContext::None => None,
             // The thread that an interrupt happened to come to has nothing to do with it.

@@ -39,7 +39,7 @@ fn record() -> Iteration {
         fd: 5,
         max_events: 1024,
         waker: 88,
-        reserved: 0,
+        ready_ns: Iteration::READY_UNSEEN,
     }
 }
 
@@ -167,4 +167,19 @@ fn other_lines() {
     write_json_drops(&mut out, &Drops { ring_full: 2, ..Drops::default() }).unwrap();
     let object: serde_json::Value = serde_json::from_slice(&out).unwrap();
     assert_eq!(object["dropped"]["ring_full"], 2);
+}
+
+#[test]
+fn an_event_that_waited_for_a_busy_loop_is_told_of() {
+    let busy = Iteration {
+        flags: 0,
+        wakeup_ns: NO_WAKEUP,
+        run_queue_ns: NO_WAKEUP,
+        ready_ns: 40_000_000,
+        ..record()
+    };
+    assert!(text(turn(&busy)).contains("; ready for 40.0ms"), "{}", text(turn(&busy)));
+    assert_eq!(json(turn(&busy))["ready_delay_ns"], 40_000_000);
+    assert!(!text(turn(&record())).contains("ready for"));
+    assert_eq!(json(turn(&record()))["ready_delay_ns"], serde_json::Value::Null);
 }

@@ -104,6 +104,10 @@ impl Line {
             write!(self.bytes, ", parked {} besides", Nanoseconds(record.parked_ns))?;
         }
         self.waker(turn)?;
+        // What woke it is as late as it was itself.
+        if record.ready_ns != Iteration::READY_UNSEEN && !has_wakeup(record) {
+            write!(self.bytes, "; ready for {}", Nanoseconds(u64::from(record.ready_ns)))?;
+        }
         if call.is_ring() {
             write!(self.bytes, "; {} completions", record.events)?;
         }

@@ -54,6 +54,7 @@ impl Kernel {
             ("exit_code", int),
             (start, long),
             ("io_uring", pointer),
+            ("stack", pointer),
         ];
         add(&mut synth, "task_struct", &task);
         let counter = synth.structure("", 4, &[("counter", int, 0)]);
@@ -76,7 +77,21 @@ impl Kernel {
         add(&mut synth, "io_ring_ctx", &[("refs", pointer), ("", hot)]);
         let rings = synth.array(pointer, 16);
         add(&mut synth, "io_uring_task", &[("last", pointer), ("registered_rings", rings)]);
+        Self::readiness(&mut synth, pointer, int);
         Btf::from_bytes(synth.bytes()).unwrap()
+    }
+
+    fn readiness(synth: &mut Synth, pointer: u32, int: u32) {
+        let list = synth.structure("list_head", 16, &[("next", pointer, 0), ("prev", pointer, 64)]);
+        let wait = [("flags", int, 0), ("func", pointer, 128), ("entry", list, 192)];
+        let wait = synth.structure("wait_queue_entry", 40, &wait);
+        synth.structure("eppoll_entry", 64, &[("base", pointer, 64), ("wait", wait, 128)]);
+        let event = synth.structure("epoll_event", 12, &[("events", int, 0)]);
+        synth.structure("epitem", 128, &[("ep", pointer, 512), ("event", event, 640)]);
+        let head = synth.structure("wait_queue_head", 24, &[("lock", int, 0), ("head", list, 64)]);
+        synth.structure("socket_wq", 64, &[("wait", head, 0)]);
+        let queue = synth.union("", 8, &[("sk_wq", pointer, 0), ("sk_wq_raw", pointer, 0)]);
+        synth.structure("sock", 760, &[("", queue, 2048)]);
     }
 
     fn regs(&self, synth: &mut Synth, long: u32, int: u32) {
@@ -118,6 +133,17 @@ fn a_new_kernel() {
     let io_uring = layout.io_uring.unwrap();
     assert_eq!((io_uring.rings, io_uring.sq_head, io_uring.cq_tail), (32, 0, 20));
     assert_eq!((io_uring.registered_rings, io_uring.registered_rings_len), (Some(16), 16));
+    let readiness = ReadinessLayout {
+        entry_wait: 16,
+        entry_link: 40,
+        entry_base: 8,
+        item_ep: 64,
+        item_events: 80,
+        sock_wq: 256,
+        socket_wq_head: 8,
+    };
+    assert_eq!(layout.readiness, Some(readiness));
+    assert_eq!(layout.task.stack_registers, 16384 - 400);
     assert_eq!(layout.lost, []);
 }
 

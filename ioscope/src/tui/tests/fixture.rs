@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
-use ioscope_common::{Drops, Loop, PollerKind, Transition, WaitArgs, WaitCall, Wake};
+use ioscope_common::{Drops, Loop, PollerKind, READY_UNKNOWN, Transition, WaitArgs, WaitCall, Wake};
 
 use crate::{
     model::{Batch, Cost, Identity, LoopId, Sample},
@@ -105,7 +105,7 @@ impl Thread {
             self.sleep(US, -1, false);
             self.wake(turn.wait, turn.latency);
         }
-        self.step(US, Transition::Return { result: turn.events, posted: 0 });
+        self.step(US, Transition::Return { result: turn.events, posted: 0, ready_at: READY_UNKNOWN });
         self.now += turn.run;
     }
 
@@ -180,7 +180,7 @@ pub(super) fn scene(app: &mut App) {
     ];
     threads[5].shared = true;
     threads[4].enter(0);
-    threads[4].step(US, Transition::Return { result: 1, posted: 0 });
+    threads[4].step(US, Transition::Return { result: 1, posted: 0, ready_at: READY_UNKNOWN });
     // A stall that is over.
     threads[4].now += 240 * MS;
     for second in 0..=3 {

@@ -122,6 +122,18 @@ const MEASURES: &[Measure] = &[
         text: time,
     },
     Measure {
+        name: "ready delay p50",
+        better: Better::Lower,
+        value: |c| quantile(&c.stats.ready_delay, 0.5),
+        text: time,
+    },
+    Measure {
+        name: "ready delay p99",
+        better: Better::Lower,
+        value: |c| quantile(&c.stats.ready_delay, 0.99),
+        text: time,
+    },
+    Measure {
         name: "BLOCKED",
         better: Better::Lower,
         value: |c| {

@@ -165,8 +165,17 @@ fn distributions(app: &App, total: &Stats, width: usize) -> Vec<Line<'static>> {
     };
     add("Loop duration", &total.loop_duration, duration, theme.state(State::Running));
     add("Wakeup latency", &total.wakeup_latency, duration, theme.state(State::Ready));
-    if total.wakeup_latency.sum() > 0 {
-        lines.push(latency_split(app, total, width));
+    let split = (total.wakeup_latency.sum() > 0).then(|| latency_split(app, total, width));
+    lines.extend(split);
+    if total.ready_delay.count() > 0 {
+        let distribution = &total.ready_delay;
+        let picture = Picture { distribution, format: duration, style: theme.state(State::Polling), width };
+        lines.push(Line::from(vec![
+            Span::styled("Ready delay", theme.heading),
+            Span::styled(format!("  {} since tracing began", count(distribution.count())), theme.secondary),
+        ]));
+        lines.push(histogram::quantiles(&picture, theme));
+        lines.extend(histogram::lines(&picture, theme));
     }
     lines
 }
