@@ -115,6 +115,8 @@ pub struct Session {
     statistics: bool,
     /// What keeps the kernel's statistics on.
     measuring: Option<OwnedFd>,
+    /// How long the probes had run when they were detached: then there is nobody to ask.
+    ran_ns: Option<u64>,
     diagnostics: Option<EbpfLogger<&'static dyn Log>>,
 }
 
@@ -173,6 +175,7 @@ impl Session {
             jobs: Vec::with_capacity(JOBS.len()),
             statistics: config::statistics_are_on(),
             measuring: None,
+            ran_ns: None,
             diagnostics: plan
                 .diagnostics
                 .then(|| EbpfLogger::init(&mut ebpf))
@@ -376,6 +379,9 @@ impl Session {
         if !self.statistics && self.measuring.is_none() {
             return Ok(None);
         }
+        if let Some(total) = self.ran_ns {
+            return Ok(Some(total));
+        }
         let mut total = Duration::ZERO;
         for (name, _) in self.jobs.iter().flat_map(|status| &status.programs) {
             if let Some(program) = self.ebpf.program(name) {
@@ -422,6 +428,7 @@ impl Session {
 
     /// Detaches the probes: the maps stand still from here on.
     pub fn detach(&mut self) -> Result<(), ProbeError> {
+        self.ran_ns = self.run_time_ns()?;
         self.ebpf.programs_mut().try_for_each(|(_, program)| unload(program))
     }
 }

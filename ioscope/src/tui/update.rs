@@ -11,7 +11,7 @@ use crossterm::event::{KeyEvent, KeyEventKind};
 
 use super::{
     bindings::Action,
-    columns::place,
+    columns::{ColumnId, place},
     config::REFRESH,
     message::{Effect, Message},
     rows::{Key, Row},
@@ -314,7 +314,9 @@ fn scroll(top: &mut usize, page: u16, action: Action) {
 
 /// Sorts by the next of the columns that are on the screen, or by the one before.
 fn next_order(app: &mut App, forward: bool) {
-    let placed = place(app.size.width, &app.shown.widths, |id| !app.loops.hidden.contains(&id));
+    let mut placed = place(app.size.width, &app.shown.widths, |id| !app.loops.hidden.contains(&id));
+    // Its order is that of the utilisation, which is on the screen wherever it is.
+    placed.retain(|place| place.column.id != ColumnId::Load);
     let count = placed.len();
     if count == 0 {
         return;
