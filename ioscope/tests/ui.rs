@@ -86,11 +86,10 @@ fn watch(worker: &Worker) -> Terminal {
 fn every_screen(terminal: &mut Terminal) {
     terminal.type_in("/healthy");
     terminal.wait_for("1 of 2 loops");
-    terminal.wait_for_no("stalling  ");
     terminal.type_in("\r");
     terminal.wait_for("/healthy");
     terminal.type_in("\x1b");
-    terminal.wait_for("stalling  ");
+    terminal.wait_for_no("/healthy");
     terminal.type_in("c");
     terminal.wait_for("[x] STALLS");
     terminal.type_in("c");
