@@ -47,6 +47,12 @@ pub mod flag {
     pub const PREEMPT_IN_TASK: u32 = 512;
     /// A 64-bit program can make 32-bit system calls.
     pub const MIXED_SYSCALLS: u32 = 1024;
+    /// A cgroup's limit is enforced thread by thread, and the thread says so (since Linux 6.18).
+    pub const THROTTLED_TASK: u32 = 1 << 16;
+    /// A cgroup's limit is enforced queue by queue, and the queue says so.
+    pub const THROTTLED_QUEUE: u32 = 1 << 17;
+    /// The architecture has a register for the address that a function returns to.
+    pub const LINK_REGISTER: u32 = 1 << 18;
     /// The helper that names the running thread to the verifier, `bpf_get_current_task_btf`, is there (since Linux
     /// 5.11); otherwise its members are read as any other memory.
     pub const CURRENT_TASK: u32 = 2048;
@@ -127,6 +133,16 @@ pub struct Offsets {
     pub regs_ip: u32,
     /// `pt_regs.cx`, of x86_64
     pub regs_cx: u32,
+    /// The stack pointer in `pt_regs`
+    pub regs_sp: u32,
+    /// The frame pointer in `pt_regs`
+    pub regs_fp: u32,
+    /// The link register in `pt_regs`, where the architecture has one
+    pub regs_lr: u32,
+    /// `task_struct.throttled`
+    pub task_throttled: u32,
+    /// `cfs_rq.throttle_count`
+    pub cfs_rq_throttle_count: u32,
     /// `task_struct.stack`
     pub task_stack: u32,
     /// From the start of a kernel stack to the saved registers at its top
@@ -145,8 +161,6 @@ pub struct Offsets {
     pub epitem_ep: u32,
     /// `epitem.event.events`
     pub epitem_events: u32,
-    /// Unused
-    pub reserved: u32,
 }
 
 /// All that the loader tells the probes.
@@ -213,6 +227,11 @@ impl ProbeConfig {
             cfs_rq_rq: 0,
             regs_ip: 0,
             regs_cx: 0,
+            regs_sp: 0,
+            regs_fp: 0,
+            regs_lr: 0,
+            task_throttled: 0,
+            cfs_rq_throttle_count: 0,
             task_stack: 0,
             stack_registers: 0,
             sock_wq: 0,
@@ -222,7 +241,6 @@ impl ProbeConfig {
             eppoll_entry_base: 0,
             epitem_ep: 0,
             epitem_events: 0,
-            reserved: 0,
         },
         flags: 0,
         own_tgid: 0,

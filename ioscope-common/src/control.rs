@@ -1,7 +1,7 @@
 //! What lies in the maps: the switches that the collector sets, the counts of what was dropped, and
 //! a loop's entry.
 
-use crate::{COMM_LEN, Loop, Wake};
+use crate::{COMM_LEN, Loop, UserRegisters, Wake};
 
 /// The collector's switches: one entry, mapped into its memory.
 #[derive(Clone, Copy)]
@@ -14,6 +14,8 @@ pub struct Control {
     pub notes: u32,
     /// A loop duration from here on is a stall, in nanoseconds.
     pub stall_threshold: u64,
+    /// From this loop duration on, in nanoseconds, it is looked at where the thread is.
+    pub warn_threshold: u64,
 }
 
 impl Control {
@@ -45,6 +47,8 @@ pub struct Drops {
     pub out_of_directory: u64,
     /// Wait calls of 32-bit programs, which are not traced.
     pub compat_calls: u64,
+    /// Captures of stacks that found no place in their ring buffer.
+    pub captures_full: u64,
 }
 
 /// Whether an entry of the map of loops is in use.
@@ -61,6 +65,18 @@ pub mod status {
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub struct LoopSlot {
+    // What is seldom touched comes first, so that what every system call touches lies together.
+    /// The thread's name when it was first seen.
+    pub comm: [u8; COMM_LEN],
+    /// The program's registers when its last sleep outside a wait call began. Written by itself.
+    pub asleep_at: UserRegisters,
+    /// When a sleep was last captured. Written by itself.
+    pub captured_at: u64,
+    /// Not 0: where the thread was when its present or last sleep began has been captured. Written by
+    /// itself.
+    pub captured: u32,
+    /// Unused.
+    pub unused: u32,
     /// Odd while the machine is being written: a reader takes a copy, and takes it again when this
     /// has changed meanwhile.
     pub seq: u32,
@@ -85,8 +101,6 @@ pub struct LoopSlot {
     /// Where the thread's registers lie while it is in a system call, an address in the kernel: at the
     /// top of its kernel stack, and so no other living thread's.
     pub registers: u64,
-    /// The thread's name when it was first seen.
-    pub comm: [u8; COMM_LEN],
     /// The last wakeup: written by the waker's CPU.
     pub wake: Wake,
     /// The machine: written by the thread's own transitions.

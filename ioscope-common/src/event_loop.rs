@@ -8,7 +8,7 @@
 //! Fields are plain numbers, without padding and valid for every bit pattern, because they lie in a
 //! BPF map that user space maps into its memory.
 
-use crate::{Counts, Durations, WaitCall, record::Iteration};
+use crate::{Counts, Durations, PAST_STALLS, PastStall, Slice, WaitCall, record::Iteration};
 
 /// The states of a loop. Every nanosecond of a loop's life is in exactly one of them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -244,6 +244,10 @@ pub enum Transition {
         syscall: i32,
         /// Whether that system call is one of the futex waits.
         futex: bool,
+        /// That system call's first argument.
+        argument: u64,
+        /// It is kept off its CPU by its cgroup's limit.
+        throttled: bool,
     },
     /// It got a CPU.
     SwitchIn {
@@ -454,6 +458,8 @@ pub struct Counters {
     /// Times that the scheduler did something with the thread that was not seen: it got a CPU, or it
     /// was woken from a wait call.
     pub unseen: u64,
+    /// READY time in which the thread was kept off its CPU by its cgroup's limit, in nanoseconds.
+    pub throttled_ns: u64,
 }
 
 impl Counters {
@@ -475,6 +481,7 @@ impl Counters {
         ready_unknown: 0,
         impossible: 0,
         unseen: 0,
+        throttled_ns: 0,
     };
 
     /// Adds another loop's. The longest stall is the longer one.
@@ -496,7 +503,9 @@ impl Counters {
         self.longest_stall_ns = self.longest_stall_ns.max(other.longest_stall_ns);
         self.other_poller_returns += other.other_poller_returns;
         self.impossible += other.impossible;
+        self.ready_unknown += other.ready_unknown;
         self.unseen += other.unseen;
+        self.throttled_ns += other.throttled_ns;
     }
 
     /// Takes away what an earlier state of the same counters had. The longest stall stays.
@@ -519,6 +528,7 @@ impl Counters {
         self.ready_unknown -= earlier.ready_unknown;
         self.impossible -= earlier.impossible;
         self.unseen -= earlier.unseen;
+        self.throttled_ns -= earlier.throttled_ns;
     }
 }
 
@@ -598,12 +608,20 @@ pub struct Loop {
     pub waker_context: u32,
     /// Rings only: completions posted when the call with the restart code left.
     pub restart_posted: u32,
+    /// The first argument of the system call that the thread sleeps in while BLOCKED.
+    pub argument: u64,
+    /// 1 when the present READY is the cgroup's doing.
+    pub throttled: u32,
+    /// Unused.
+    pub reserved: u32,
     /// How long the first event had been ready when a wait call last returned one.
     pub ready_ns: u64,
     /// BLOCKED time since the last return.
     pub slice_blocked_ns: u64,
     /// PARKED time since the last return.
     pub slice_parked_ns: u64,
+    /// What the time since the last return went to.
+    pub slice: Slice,
     /// Time per state, without the present one's since `since`.
     pub time_ns: [u64; State::COUNT],
     /// The last iteration: its wait, from its return on; its slice, from the next entry on.
@@ -623,6 +641,8 @@ pub struct Loop {
     pub other_blockers: Blocker,
     /// The errnos that wait calls failed with, `EINTR` apart.
     pub errnos: [ErrnoCount; ERRNOS],
+    /// The latest stalls that have ended: the n-th of all is at n modulo their number.
+    pub past_stalls: [PastStall; PAST_STALLS],
     /// Loop durations, without PARKED time.
     pub loop_duration: Durations,
     /// First wakeup of the sleep to the return to user space.
@@ -664,9 +684,13 @@ impl Loop {
         waker: 0,
         waker_context: 0,
         restart_posted: 0,
+        argument: 0,
+        throttled: 0,
+        reserved: 0,
         ready_ns: 0,
         slice_blocked_ns: 0,
         slice_parked_ns: 0,
+        slice: Slice::NEW,
         time_ns: [0; State::COUNT],
         last: Iteration::ZERO,
         last_block: Block { since: 0, ns: 0, syscall: 0, state: 0 },
@@ -676,6 +700,7 @@ impl Loop {
         blockers: [Blocker::FREE; BLOCKERS],
         other_blockers: Blocker::FREE,
         errnos: [ErrnoCount::FREE; ERRNOS],
+        past_stalls: [PastStall::FREE; PAST_STALLS],
         loop_duration: Durations::EMPTY,
         wakeup_latency: Durations::EMPTY,
         run_queue_delay: Durations::EMPTY,
@@ -721,7 +746,11 @@ impl Loop {
                 self.counters.submissions += 1;
                 Step::NOTHING
             }
-            Transition::SwitchOut { asleep, syscall, futex } => self.switch_out(asleep, syscall, futex, now),
+            Transition::SwitchOut { asleep, syscall, futex, argument, throttled } => {
+                self.argument = argument;
+                self.throttled = u32::from(throttled);
+                self.switch_out(asleep, syscall, futex, now)
+            }
             Transition::SwitchIn { wake, shared } => self.switch_in(wake, shared, now),
             Transition::SwitchInUnseen { wake, shared } => self.switch_in_unseen(wake, shared, now),
             Transition::End => self.end(now),
@@ -803,11 +832,7 @@ impl Loop {
             let slice = now.saturating_sub(self.returned_at).saturating_sub(self.slice_parked_ns);
             self.loop_duration.record(slice);
             if slice >= stall_threshold {
-                self.counters.stalls += 1;
-                self.counters.stalled_ns += slice;
-                if slice > self.counters.longest_stall_ns {
-                    self.counters.longest_stall_ns = slice;
-                }
+                self.stalled(slice, now);
             }
             self.last.loop_ns = slice;
             self.last.blocked_ns = self.slice_blocked_ns;
@@ -820,6 +845,23 @@ impl Loop {
         self.entered_at = now;
         self.on_cpu_since = now;
         step.and(self.take_args(args))
+    }
+
+    /// The slice that ends now was a stall.
+    #[inline(always)]
+    fn stalled(&mut self, ns: u64, now: u64) {
+        let at = self.counters.stalls as usize % PAST_STALLS;
+        if let Some(past) = self.past_stalls.get_mut(core::hint::black_box(at)) {
+            past.began_at = self.returned_at;
+            past.ended_at = now;
+            past.parked_ns = self.slice_parked_ns;
+            past.slice = self.slice;
+        }
+        self.counters.stalls += 1;
+        self.counters.stalled_ns += ns;
+        if ns > self.counters.longest_stall_ns {
+            self.counters.longest_stall_ns = ns;
+        }
     }
 
     #[inline(always)]
@@ -868,13 +910,15 @@ impl Loop {
         self.change(State::Running, now);
         self.in_wait = 0;
         self.found_asleep = 0;
+        // Here begins its slice. Should the call have been interrupted, what it sleeps in its signal handler
+        // belongs to that.
+        self.slice_blocked_ns = 0;
+        self.slice_parked_ns = 0;
+        self.slice.begin();
         if result <= -512 && RESTART_CODES.contains(&result) {
             self.restarting = 1;
             self.restart_at = now;
             self.restart_posted = posted;
-            // Should it end here, this is where its slice begins.
-            self.slice_blocked_ns = 0;
-            self.slice_parked_ns = 0;
             return Step::NOTHING;
         }
         self.account_return(result, posted, ready_at, now)
@@ -957,8 +1001,6 @@ impl Loop {
             self.waker_context = WakerContext::None as u32;
         }
         self.returned_at = now;
-        self.slice_blocked_ns = 0;
-        self.slice_parked_ns = 0;
         let last = &mut self.last;
         last.call = self.call;
         last.flags = flags;
@@ -1014,12 +1056,7 @@ impl Loop {
     #[inline(always)]
     fn interrupted(&mut self) {
         self.restarting = 0;
-        let at = self.restart_at;
-        // What the thread slept in its signal handler belongs to the slice.
-        let (blocked, parked) = (self.slice_blocked_ns, self.slice_parked_ns);
-        self.account_return(-i64::from(EINTR), self.restart_posted, READY_UNMEASURED, at);
-        self.slice_blocked_ns = blocked;
-        self.slice_parked_ns = parked;
+        self.account_return(-i64::from(EINTR), self.restart_posted, READY_UNMEASURED, self.restart_at);
     }
 
     #[inline(always)]
@@ -1088,6 +1125,7 @@ impl Loop {
                 } else {
                     self.slice_blocked_ns += asleep_ns;
                     self.count_blocker(asleep_ns);
+                    self.slice.sleep(self.syscall, self.argument, asleep_ns);
                 }
                 self.count_edge(State::Running as u8, self.state);
                 self.last_block =
@@ -1095,6 +1133,18 @@ impl Loop {
                 step = Step::BLOCK;
             }
             self.change(State::Ready, until);
+            self.throttled = 0;
+        }
+        if self.state == State::Ready as u8 {
+            let ready_ns = now.saturating_sub(self.since);
+            if self.throttled != 0 {
+                self.counters.throttled_ns += ready_ns;
+                if self.in_wait == 0 {
+                    self.slice.throttled_ns += ready_ns;
+                }
+            } else if self.in_wait == 0 {
+                self.slice.ready_ns += ready_ns;
+            }
         }
         self.change(if self.in_wait != 0 { State::Polling } else { State::Running }, now);
         if self.found_asleep != 0 {

@@ -18,6 +18,7 @@ mod event_loop;
 mod event_loop_tests;
 mod histogram;
 mod record;
+mod stall;
 mod wait_call;
 
 pub use comm_pattern::{COMM_LEN, CommPatterns, PatternError};
@@ -32,4 +33,8 @@ pub use histogram::{
     COUNT_BUCKETS, Counts, DURATION_BUCKETS, Durations, Histogram, bucket_high, bucket_low, bucket_of,
 };
 pub use record::{BlockRecord, Iteration, kind};
+pub use stall::{
+    CaptureRecord, KERNEL_FRAMES, PAST_STALLS, PastStall, SLICE_SLEEPS, STACK_BYTES, STACK_PIECE, SleptIn,
+    SleptRecord, Slice, USER_FRAMES, UserRegisters,
+};
 pub use wait_call::WaitCall;

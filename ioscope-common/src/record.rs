@@ -6,6 +6,10 @@ pub mod kind {
     pub const ITERATION: u8 = 1;
     /// A [`BlockRecord`](super::BlockRecord).
     pub const BLOCK: u8 = 2;
+    /// A [`CaptureRecord`](crate::CaptureRecord).
+    pub const CAPTURE: u8 = 3;
+    /// A [`SleptRecord`](crate::SleptRecord).
+    pub const SLEPT: u8 = 4;
 }
 
 /// A turn of a loop: a wait call from its entry to its return, and the slice that followed, until

@@ -114,6 +114,12 @@ impl Task {
         self.read::<u32>(config!(offsets.task_compat)) & config!(offsets.task_compat_mask) != 0
     }
 
+    /// Whether its cgroup's limit keeps it off its CPU.
+    #[inline(always)]
+    pub(crate) fn throttled(self) -> bool {
+        self.read::<u8>(config!(offsets.task_throttled)) != 0
+    }
+
     /// The preempt count, where the architecture keeps it in the thread.
     #[inline(always)]
     pub(crate) fn preempt_count(self) -> u32 {

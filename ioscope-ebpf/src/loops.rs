@@ -4,16 +4,16 @@ use core::sync::atomic::{Ordering, compiler_fence};
 
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_ringbuf_output};
 use ioscope_common::{
-    BlockRecord, Control, DIRECTORY_BLOCK, Iteration, LoopSlot, POLLERS as POLLERS_OF_A_LOOP, PollerKey,
-    PollerKind, PollerUse, PollerUsers, READY_UNKNOWN, READY_UNMEASURED, Step, Transition, WaitArgs, Wake,
-    kind, status,
+    Block, BlockRecord, Control, DIRECTORY_BLOCK, Iteration, LoopSlot, POLLERS as POLLERS_OF_A_LOOP,
+    PollerKey, PollerKind, PollerUse, PollerUsers, READY_UNKNOWN, READY_UNMEASURED, Step, Transition,
+    UserRegisters, WaitArgs, Wake, kind, status,
 };
 
 use crate::{
     diagnostics, files,
     kernel::{Task, process_numbers, thread_numbers},
     maps::{CONTROL, DIRECTORY, FREE, LOOPS, POLLERS, RUNNING, STREAM, count_drop},
-    ready, rings,
+    ready, rings, stalls,
     syscalls::Registers,
 };
 
@@ -139,6 +139,71 @@ impl LoopRef {
         unsafe { (*self.entry).machine.pollers.get(usize::from(poller)).map_or(0, |poller| poller.address) }
     }
 
+    /// Its place in the map of loops.
+    #[inline(always)]
+    pub(crate) const fn slot(self) -> u32 {
+        self.slot
+    }
+
+    /// When the thread's last wait call returned.
+    #[inline(always)]
+    pub(crate) fn returned_at(self) -> u64 {
+        entry_field!(self, machine.returned_at)
+    }
+
+    /// Whether the thread has been outside its wait call for so long, PARKED time aside.
+    #[inline(always)]
+    pub(crate) fn has_served_for(self, ns: u64, now: u64) -> bool {
+        let returned_at = self.returned_at();
+        let served = now.wrapping_sub(returned_at).wrapping_sub(entry_field!(self, machine.slice_parked_ns));
+        !self.in_wait()
+            && entry_field!(self, machine.restarting) == 0
+            && returned_at != 0
+            && served >= ns
+            && now > returned_at
+    }
+
+    /// The sampling clock found the thread on a CPU. It interrupts the thread's own transitions, and writes
+    /// nothing that they add to.
+    #[inline(always)]
+    pub(crate) fn count_sample(self, in_kernel: bool) {
+        // SAFETY: the pointer is an array entry's, and the thread runs on this CPU.
+        unsafe {
+            let slice = &raw mut (*self.entry).machine.slice;
+            let count =
+                if in_kernel { &raw mut (*slice).kernel_samples } else { &raw mut (*slice).user_samples };
+            core::ptr::write_volatile(count, core::ptr::read_volatile(count).wrapping_add(1));
+        }
+    }
+
+    /// Whether the last sleep that was captured is so long ago; from now on, it is this one.
+    #[inline(always)]
+    pub(crate) fn may_capture(self, now: u64, apart: u64) -> bool {
+        let may = now.wrapping_sub(entry_field!(self, captured_at)) >= apart;
+        if may {
+            // SAFETY: the pointer is an array entry's; only the thread's own switches write here.
+            unsafe { core::ptr::write_volatile(&raw mut (*self.entry).captured_at, now) };
+        }
+        may
+    }
+
+    /// The thread is about to sleep outside a wait call: where it was, for whoever wants to know while it
+    /// sleeps, and whether that has been captured.
+    #[inline(always)]
+    pub(crate) fn set_asleep_at(self, registers: UserRegisters, captured: bool) {
+        // SAFETY: as above.
+        unsafe {
+            core::ptr::write_volatile(&raw mut (*self.entry).captured, u32::from(captured));
+            core::ptr::write_volatile(&raw mut (*self.entry).asleep_at, registers);
+        }
+    }
+
+    /// The last sleep outside a wait call that has ended.
+    #[inline(always)]
+    pub(crate) fn last_block(self) -> Block {
+        entry_field!(self, machine.last_block)
+    }
+
     /// What a step needs that is written elsewhere than by the thread itself.
     #[inline(always)]
     pub(crate) fn switch_in(self, now: u64) {
@@ -231,6 +296,9 @@ impl LoopRef {
         if step.has(Step::IMPOSSIBLE) {
             diagnostics::impossible_transition(entry_field!(self, tid));
         }
+        if step.has(Step::BLOCK) && entry_field!(self, captured) != 0 {
+            stalls::on_wake(self);
+        }
         let Some(control) = CONTROL.get_ptr(0) else {
             return;
         };
@@ -249,7 +317,7 @@ impl LoopRef {
                 kind: kind::BLOCK,
                 reserved: [0; 3],
                 slot: self.slot,
-                block: entry_field!(self, machine.last_block),
+                block: self.last_block(),
             };
             emit((&raw const record).cast(), size_of::<BlockRecord>());
         }
@@ -434,7 +502,7 @@ fn directory_entry(pid: u32) -> Option<*mut u32> {
 }
 
 /// `BPF_RB_NO_WAKEUP`: the collector comes by itself. `include/uapi/linux/bpf.h`.
-const NO_WAKEUP: u64 = 1;
+pub(crate) const NO_WAKEUP: u64 = 1;
 
 #[inline(always)]
 fn emit(record: *const u8, size: usize) {
@@ -468,4 +536,13 @@ pub(crate) fn stall_threshold() -> u64 {
     CONTROL.get_ptr(0).map_or(u64::MAX, |control| unsafe {
         core::ptr::read_volatile(&raw const (*control).stall_threshold)
     })
+}
+
+/// From which loop duration on it is looked at where the thread is, in nanoseconds.
+#[inline(always)]
+pub(crate) fn warn_threshold() -> u64 {
+    // SAFETY: an array entry's pointer.
+    CONTROL
+        .get_ptr(0)
+        .map_or(u64::MAX, |control| unsafe { core::ptr::read_volatile(&raw const (*control).warn_threshold) })
 }

@@ -25,6 +25,7 @@ mod ready;
 mod rings;
 mod sched;
 mod seed;
+mod stalls;
 mod syscalls;
 mod targets;
 

@@ -80,6 +80,10 @@ pub(crate) static NOTES: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static STREAM: RingBuf = RingBuf::with_byte_size(4096, 0);
 
+/// Captures of stacks, and how the sleeps went on that they tell of. The loader gives it its size.
+#[map]
+pub(crate) static CAPTURES: RingBuf = RingBuf::with_byte_size(4096, 0);
+
 /// Adds one to a drop count.
 macro_rules! count_drop {
     ($field:ident) => {

@@ -3,6 +3,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
+    EbpfContext as _,
     helpers::generated::{bpf_get_smp_processor_id, bpf_task_pt_regs},
     macros::btf_tracepoint,
     programs::BtfTracePointContext,
@@ -13,6 +14,7 @@ use crate::{
     kernel::{Task, read_kernel, thread_number},
     loops::{LoopRef, now},
     maps::config,
+    stalls,
     syscalls::{Registers, action_of},
 };
 
@@ -42,9 +44,16 @@ pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
             previous.state()
         };
         let asleep = state != 0;
-        let (syscall, futex) =
-            if asleep && !leaving.in_wait() { sleeps_in(previous, state) } else { (NO_SYSCALL, false) };
-        leaving.step(Transition::SwitchOut { asleep, syscall, futex }, now);
+        let (mut syscall, mut futex, mut argument) = (NO_SYSCALL, false, 0);
+        if asleep && !leaving.in_wait() {
+            let registers = saved_registers(previous);
+            (syscall, futex) = sleeps_in(previous, registers, state);
+            argument = registers.first_argument();
+            let captured = stalls::on_sleep(ctx.as_ptr(), leaving, registers, syscall, now);
+            leaving.set_asleep_at(registers.user(), captured);
+        }
+        let throttled = !asleep && is_throttled(previous);
+        leaving.step(Transition::SwitchOut { asleep, syscall, futex, argument, throttled }, now);
     }
     if let Some(coming) = coming {
         coming.switch_in(now);
@@ -54,15 +63,29 @@ pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
 
 /// The system call that a thread sleeps in, and whether it is a futex wait.
 #[inline(always)]
-fn sleeps_in(task: Task, state: u32) -> (i32, bool) {
+fn sleeps_in(task: Task, registers: Registers, state: u32) -> (i32, bool) {
     if state & STOPPED_OR_TRACED != 0 {
         return (STOPPED, false);
     }
-    let number = saved_registers(task).syscall();
+    let number = registers.syscall();
     if number >= SYSCALLS as u32 || task.in_compat_syscall() {
         return (NO_SYSCALL, false);
     }
     (number as i32, action_of(number) == action::FUTEX)
+}
+
+/// Whether a thread that leaves its CPU runnable does so because its cgroup has used up its share.
+#[inline(always)]
+fn is_throttled(task: Task) -> bool {
+    if config!(flags) & flag::THROTTLED_TASK != 0 {
+        return task.throttled();
+    }
+    if config!(flags) & flag::THROTTLED_QUEUE != 0 {
+        let group_queue = task.pointer(config!(offsets.task_cfs_rq));
+        let count = group_queue + u64::from(config!(offsets.cfs_rq_throttle_count));
+        return read_kernel::<u32>(count).is_some_and(|count| count != 0);
+    }
+    false
 }
 
 /// The registers that a thread entered the kernel with: by the helper or, where there is none, from the top of its

@@ -9,7 +9,8 @@ use core::ffi::c_void;
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use ioscope_common::{
-    PollerKind, SYSCALLS, Step, TIMEOUT_NEVER, TIMEOUT_UNKNOWN, Transition, WaitArgs, WaitCall, action, flag,
+    PollerKind, SYSCALLS, Step, TIMEOUT_NEVER, TIMEOUT_UNKNOWN, Transition, UserRegisters, WaitArgs,
+    WaitCall, action, flag,
 };
 
 use crate::{
@@ -67,6 +68,27 @@ impl Registers {
     #[inline(always)]
     pub(crate) fn syscall(self) -> u32 {
         self.read(config!(offsets.regs_syscall))
+    }
+
+    /// The first argument of the system call.
+    #[inline(always)]
+    pub(crate) fn first_argument(self) -> u64 {
+        self.read(config!(offsets.regs_args[0]))
+    }
+
+    /// What the program's stack is unwound from.
+    #[inline(always)]
+    pub(crate) fn user(self) -> UserRegisters {
+        UserRegisters {
+            ip: self.read(config!(offsets.regs_ip)),
+            sp: self.read(config!(offsets.regs_sp)),
+            fp: self.read(config!(offsets.regs_fp)),
+            lr: if config!(flags) & flag::LINK_REGISTER != 0 {
+                self.read(config!(offsets.regs_lr))
+            } else {
+                0
+            },
+        }
     }
 }
 

@@ -115,6 +115,9 @@ pub struct TracingArgs {
     /// From this loop duration on, it is a stall.
     #[arg(long, value_name = "DURATION", default_value = "100ms", value_parser = duration)]
     pub stall_threshold: Duration,
+    /// From this loop duration on, it is looked at where the thread is.
+    #[arg(long, value_name = "DURATION", default_value = "10ms", value_parser = duration)]
+    pub warn_threshold: Duration,
     /// Room for so many loops at once; what is beyond is counted as dropped.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub max_loops: Option<u32>,

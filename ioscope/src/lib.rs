@@ -10,4 +10,5 @@ pub mod output;
 pub mod probe;
 pub mod runtime;
 pub mod source;
+pub mod symbols;
 pub mod tui;

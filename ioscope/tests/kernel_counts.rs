@@ -7,6 +7,7 @@ use ioscope::demo::{Pattern, Report, RingMode, Spec, Start};
 use ioscope_common::WaitCall;
 
 use support::expect::{brief, check_histograms, seen, told};
+use support::kernel::{self, many};
 use support::tracer::Tracer;
 use support::worker::{Worker, calls};
 
@@ -27,7 +28,7 @@ fn kinds() -> impl Iterator<Item = (WaitCall, RingMode)> {
     calls().flat_map(|call| {
         let modes: &[RingMode] =
             if call == WaitCall::IoUringEnter { &RING_MODES } else { &[RingMode::Plain] };
-        modes.iter().map(move |mode| (call, *mode))
+        modes.iter().filter(|mode| kernel::has_ring(**mode)).map(move |mode| (call, *mode))
     })
 }
 
@@ -86,7 +87,9 @@ fn compare_pattern(pattern: Pattern, does: impl Fn(WaitCall) -> bool) {
                 count_sleeps: true,
                 ..Spec::new(call, pattern)
             };
-            processes.push(kinds().filter(|kind| does(kind.0)).map(spec).collect());
+            processes.push(
+                kinds().filter(|kind| does(kind.0) && kernel::can(kind.0, pattern)).map(spec).collect(),
+            );
         }
     }
     compare(&processes);
@@ -165,7 +168,7 @@ fn a_million_of_each_family() {
         (WaitCall::IoUringEnter, RingMode::SubmitThenWait),
     ];
     let specs = |kinds: &[(WaitCall, RingMode)]| -> Vec<Spec> {
-        kinds.iter().map(|(call, ring)| tight(*call, *ring, Pattern::AlwaysReady, MILLION)).collect()
+        kinds.iter().map(|(call, ring)| tight(*call, *ring, Pattern::AlwaysReady, many(MILLION))).collect()
     };
     compare(&families.chunks(3).map(specs).collect::<Vec<_>>());
 }
@@ -175,15 +178,18 @@ fn a_million_by_four_threads() {
     let shared = Spec {
         threads: 4,
         shared: true,
-        ..tight(WaitCall::EpollPwait, RingMode::Plain, Pattern::AlwaysReady, MILLION)
+        ..tight(WaitCall::EpollPwait, RingMode::Plain, Pattern::AlwaysReady, many(MILLION))
     };
-    let own = Spec { threads: 4, ..tight(WaitCall::Ppoll, RingMode::Plain, Pattern::CheckIn, MILLION) };
+    let own = Spec { threads: 4, ..tight(WaitCall::Ppoll, RingMode::Plain, Pattern::CheckIn, many(MILLION)) };
     compare(&[vec![shared], vec![own]]);
 }
 
 #[test]
 fn a_million_batches() {
-    let batch =
-        |call| Spec { fds: 8, max_events: 5, ..tight(call, RingMode::Plain, Pattern::Batch, MILLION / 4) };
+    let batch = |call| Spec {
+        fds: 8,
+        max_events: 5,
+        ..tight(call, RingMode::Plain, Pattern::Batch, many(MILLION / 4))
+    };
     compare(&[vec![batch(WaitCall::EpollPwait2)], vec![batch(WaitCall::IoUringEnter)]]);
 }

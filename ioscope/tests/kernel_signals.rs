@@ -11,6 +11,7 @@ use ioscope_common::{STOPPED, State, WaitCall};
 use rustix::process::Signal;
 
 use support::expect::brief;
+use support::kernel;
 use support::tracer::Tracer;
 use support::worker::{Worker, calls};
 
@@ -28,6 +29,7 @@ fn goes_on(call: WaitCall) -> bool {
 #[test]
 fn a_stop_and_a_continue() {
     let specs: Vec<Spec> = calls()
+        .filter(|call| kernel::can(*call, Pattern::Expire))
         .map(|call| Spec {
             timeout_ns: Some(1_500_000_000),
             iterations: Some(if goes_on(call) { 1 } else { STOPS }),

@@ -14,6 +14,7 @@ use ioscope_common::WaitCall;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use support::kernel;
 use support::tracer::Tracer;
 use support::worker::{IOSCOPE, Worker, calls};
 
@@ -119,6 +120,7 @@ fn specs() -> Vec<Spec> {
         [Pattern::AlwaysReady, Pattern::CheckIn, Pattern::Expire, Pattern::Interrupted, Pattern::BadPointer];
     calls()
         .flat_map(|call| patterns.into_iter().map(move |pattern| (call, pattern)))
+        .filter(|(call, pattern)| kernel::can(*call, *pattern))
         .zip(1..)
         .map(|((call, pattern), place)| Spec {
             iterations: Some(place),

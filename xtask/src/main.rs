@@ -7,6 +7,7 @@ mod bench;
 mod build_ebpf;
 mod packages;
 mod test;
+mod vm_test;
 mod workspace;
 
 use std::process::ExitCode;
@@ -27,6 +28,9 @@ enum Command {
     BenchWorker(bench::WorkerArgs),
     BuildEbpf(build_ebpf::Args),
     Test(test::Args),
+    #[command(hide = true)]
+    VmGuest(vm_test::GuestArgs),
+    VmTest(vm_test::Args),
 }
 
 fn main() -> ExitCode {
@@ -35,6 +39,12 @@ fn main() -> ExitCode {
         Command::BenchWorker(args) => bench::run_worker(&args),
         Command::BuildEbpf(args) => build_ebpf::run_command(&args),
         Command::Test(args) => test::run_command(&args),
+        Command::VmGuest(args) => vm_test::run_guest(&args),
+        // The one command whose exit code is not its own.
+        Command::VmTest(args) => match vm_test::run_command(&args) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
     };
     // Not `fn main() -> Result`: that prints a backtrace where one is asked for, below a message that
     // says it all.

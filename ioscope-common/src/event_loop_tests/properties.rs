@@ -59,7 +59,13 @@ fn any_first() -> impl Strategy<Value = Transition> {
         Just(Transition::Resume),
         Just(Transition::HandlerDone),
         Just(Transition::Submit),
-        any::<bool>().prop_map(|asleep| Transition::SwitchOut { asleep, syscall: 1, futex: false }),
+        any::<bool>().prop_map(|asleep| Transition::SwitchOut {
+            asleep,
+            syscall: 1,
+            futex: false,
+            argument: 0,
+            throttled: false
+        }),
         (0_u64..2_000, any::<bool>()).prop_map(|(at, shared)| Transition::SwitchIn {
             wake: Wake { at, waker: 1, context: 1 },
             shared
@@ -272,7 +278,7 @@ proptest! {
             prop_assert!(machine.since <= latest);
             prop_assert_eq!(machine.time_ns.iter().sum::<u64>(), machine.since - machine.born);
         }
-        outcome.step(Transition::SwitchOut { asleep: true, syscall: NO_SYSCALL, futex: true }, latest);
+        outcome.step(Transition::SwitchOut { asleep: true, syscall: NO_SYSCALL, futex: true, argument: 0, throttled: false }, latest);
         outcome.step(Transition::End, latest + 1);
         prop_assert_eq!(outcome.machine.ended, latest + 1);
     }

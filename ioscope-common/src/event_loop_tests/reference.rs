@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use super::simulation::{STALL, Story};
 use crate::{
-    BLOCKERS, EINTR, ERRNOS, ETIME, Iteration, NO_WAKEUP, POLLERS, READY_UNKNOWN, READY_UNMEASURED, State,
-    Transition, WaitArgs, WaitCall,
+    BLOCKERS, EINTR, ERRNOS, ETIME, Iteration, NO_WAKEUP, PAST_STALLS, POLLERS, PastStall, READY_UNKNOWN,
+    READY_UNMEASURED, State, Transition, WaitArgs, WaitCall,
 };
 
 /// The thread was in a state for so long.
@@ -14,6 +14,8 @@ pub(super) struct Interval {
     pub(super) state: State,
     pub(super) from: u64,
     pub(super) to: u64,
+    /// READY by the cgroup's doing.
+    throttled: bool,
 }
 
 /// A sleep outside wait calls.
@@ -81,6 +83,7 @@ pub(super) fn read(story: &Story) -> Truth {
     let mut last = story.born;
     let mut on_cpu = true;
     let mut sleep: Option<(i32, bool)> = None;
+    let mut throttled = false;
     // Wakeups before this are old.
     let mut seen_at = story.born;
     if let Some(args) = story.found_asleep {
@@ -90,7 +93,10 @@ pub(super) fn read(story: &Story) -> Truth {
     for happening in &story.happenings {
         let now = happening.at;
         let waits = truth.calls.last().is_some_and(|call| call.returned.is_none() && call.left.is_none());
-        let mut add = |state, from, to| truth.intervals.push(Interval { state, from, to });
+        let mut add = |state, from, to| {
+            let throttled = throttled && state == State::Ready && sleep.is_none();
+            truth.intervals.push(Interval { state, from, to, throttled });
+        };
         if on_cpu {
             add(if waits { State::Polling } else { State::Running }, last, now);
         } else if let Transition::SwitchIn { wake, shared } = happening.transition {
@@ -125,8 +131,8 @@ pub(super) fn read(story: &Story) -> Truth {
         last = now;
         match happening.transition {
             Transition::SwitchIn { .. } => (on_cpu, seen_at) = (true, now),
-            Transition::SwitchOut { asleep, syscall, futex } => {
-                on_cpu = false;
+            Transition::SwitchOut { asleep, syscall, futex, throttled: by_cgroup, .. } => {
+                (on_cpu, throttled) = (false, by_cgroup);
                 sleep = asleep.then_some((syscall, futex));
                 if let Some(call) = truth.calls.last_mut().filter(|_| waits && asleep) {
                     call.slept = true;
@@ -201,6 +207,9 @@ pub(super) struct Counted {
     pub(super) submissions: u64,
     /// Number, sum and longest.
     pub(super) stalls: (u64, u64, u64),
+    /// Of the latest: when it began, and READY, throttled, BLOCKED and PARKED time.
+    pub(super) accounts: Vec<[u64; 5]>,
+    pub(super) throttled_ns: u64,
     pub(super) other_poller_returns: u64,
     /// Kind, descriptor and returns, in the order of first use.
     pub(super) pollers: Vec<(u32, i32, u64)>,
@@ -246,7 +255,7 @@ impl Truth {
     pub(super) fn count(&self) -> Counted {
         let mut counted =
             Counted { submissions: self.submissions, restarts: self.restarts, ..Counted::default() };
-        for Interval { state, from, to } in &self.intervals {
+        for Interval { state, from, to, .. } in &self.intervals {
             counted.time_ns[*state as usize] += to - from;
         }
         let states: Vec<State> =
@@ -289,11 +298,26 @@ impl Truth {
                         let stalls = counted.stalls;
                         let longest = stalls.2.max(record.loop_ns);
                         counted.stalls = (stalls.0 + 1, stalls.1 + record.loop_ns, longest);
+                        counted.accounts.push(self.account(&record, returned, until));
                     }
                 }
             }
         }
+        counted.accounts.drain(..counted.accounts.len().saturating_sub(PAST_STALLS));
+        let throttled = self.intervals.iter().filter(|interval| interval.throttled);
+        counted.throttled_ns = throttled.map(|interval| interval.to - interval.from).sum();
         counted
+    }
+
+    /// What a slice's time went to.
+    fn account(&self, record: &Iteration, from: u64, to: u64) -> [u64; 5] {
+        let ready = |throttled: bool| {
+            let inside = self.intervals.iter().filter(|interval| from <= interval.from && interval.to <= to);
+            let ready =
+                inside.filter(|interval| interval.state == State::Ready && interval.throttled == throttled);
+            ready.map(|interval| interval.to - interval.from).sum::<u64>()
+        };
+        [from, ready(false), ready(true), record.blocked_ns, record.parked_ns]
     }
 
     /// Completes a record by the slice that followed.
@@ -448,6 +472,8 @@ pub(super) fn of_machine(machine: &crate::Loop, iterations: &[Iteration]) -> Cou
         restarts: counters.restarts,
         submissions: counters.submissions,
         stalls: (counters.stalls, counters.stalled_ns, counters.longest_stall_ns),
+        accounts: past_stalls(machine).map(account_of).collect(),
+        throttled_ns: counters.throttled_ns,
         other_poller_returns: counters.other_poller_returns,
         pollers: machine
             .pollers
@@ -469,4 +495,19 @@ pub(super) fn of_machine(machine: &crate::Loop, iterations: &[Iteration]) -> Cou
         ready_per_wakeup: histogram(&machine.ready_per_wakeup),
         iterations: iterations.to_vec(),
     }
+}
+
+/// Those that are kept, in the order of their beginning.
+fn past_stalls(machine: &crate::Loop) -> impl Iterator<Item = &PastStall> {
+    let kept = PAST_STALLS as u64;
+    let all = machine.counters.stalls;
+    (all.saturating_sub(kept)..all)
+        .map(move |at| &machine.past_stalls[usize::try_from(at % kept).expect("small")])
+}
+
+fn account_of(stall: &PastStall) -> [u64; 5] {
+    let slice = &stall.slice;
+    let used = slice.slept_in.iter().chain([&slice.slept_elsewhere]).filter(|entry| entry.count > 0);
+    let blocked = used.map(|entry| entry.total_ns).sum();
+    [stall.began_at, slice.ready_ns, slice.throttled_ns, blocked, stall.parked_ns]
 }

@@ -65,18 +65,45 @@ impl Outcome {
 
     /// Sleeps in a wait call, is woken and gets its CPU.
     fn sleeps_until(&mut self, from: u64, woken: u64, on_cpu: u64) {
-        self.step(Transition::SwitchOut { asleep: true, syscall: NO_SYSCALL, futex: false }, from);
+        self.step(
+            Transition::SwitchOut {
+                asleep: true,
+                syscall: NO_SYSCALL,
+                futex: false,
+                argument: 0,
+                throttled: false,
+            },
+            from,
+        );
         self.gets_cpu(on_cpu, woken, false);
     }
 
     /// Sleeps in a system call.
     fn blocks_in(&mut self, syscall: i32, from: u64, woken: u64, shared: bool) {
-        self.step(Transition::SwitchOut { asleep: true, syscall, futex: syscall == FUTEX }, from);
+        self.step(
+            Transition::SwitchOut {
+                asleep: true,
+                syscall,
+                futex: syscall == FUTEX,
+                argument: 0,
+                throttled: false,
+            },
+            from,
+        );
         self.gets_cpu(woken, woken, shared);
     }
 
     fn is_preempted(&mut self, from: u64, until: u64) {
-        self.step(Transition::SwitchOut { asleep: false, syscall: NO_SYSCALL, futex: false }, from);
+        self.step(
+            Transition::SwitchOut {
+                asleep: false,
+                syscall: NO_SYSCALL,
+                futex: false,
+                argument: 0,
+                throttled: false,
+            },
+            from,
+        );
         self.gets_cpu(until, 0, false);
     }
 
@@ -258,7 +285,16 @@ fn a_wakeup_from_before_the_wait_is_none_of_it() {
 fn a_thread_whose_switch_was_not_seen_has_its_cpu_from_its_wakeup_on() {
     let mut story = Outcome::new();
     story.enters(1_000, EPOLL);
-    story.step(Transition::SwitchOut { asleep: true, syscall: NO_SYSCALL, futex: false }, 1_100);
+    story.step(
+        Transition::SwitchOut {
+            asleep: true,
+            syscall: NO_SYSCALL,
+            futex: false,
+            argument: 0,
+            throttled: false,
+        },
+        1_100,
+    );
     assert!(story.machine.is_off_cpu());
     let wake = Wake { at: 1_500, waker: 42, context: 1 };
     story.step(Transition::SwitchInUnseen { wake, shared: false }, 1_600);
@@ -277,7 +313,10 @@ fn a_sleep_in_a_slice_ends_with_its_wakeup_though_the_switch_was_not_seen() {
     let mut story = Outcome::new();
     story.enters(1_000, EPOLL);
     story.returns(1_100, 1);
-    story.step(Transition::SwitchOut { asleep: true, syscall: FSYNC, futex: false }, 1_200);
+    story.step(
+        Transition::SwitchOut { asleep: true, syscall: FSYNC, futex: false, argument: 0, throttled: false },
+        1_200,
+    );
     let wake = Wake { at: 1_500, waker: 42, context: 1 };
     story.step(Transition::SwitchInUnseen { wake, shared: false }, 1_900);
     story.enters(1_900, EPOLL);
@@ -535,6 +574,87 @@ fn an_entry_without_a_return_is_noticed() {
     // What was missed is not made up: neither a return nor a loop duration.
     assert_eq!(story.machine.counters.returns[0], 2);
     assert_eq!(story.machine.loop_duration.sum, 90);
+}
+
+/// What a stall's time went to, while it goes on and afterwards.
+#[test]
+fn a_stall_has_an_account() {
+    let mut story = Outcome::new();
+    story.enters(1_100, EPOLL);
+    story.sleeps_until(1_110, 1_500, 1_530);
+    story.returns(1_540, 3);
+    story.is_preempted(1_600, 1_650);
+    for (at, syscall) in [FSYNC, FSYNC, NO_SYSCALL, STOPPED, 0, 1, FSYNC, 2].into_iter().enumerate() {
+        let from = 2_000 + 100 * at as u64;
+        let argument = 40 + at as u64;
+        story.step(
+            Transition::SwitchOut { asleep: true, syscall, futex: false, argument, throttled: false },
+            from,
+        );
+        // Woken, and not at once on a CPU.
+        story.gets_cpu(from + 21 + at as u64, from + 20 + at as u64, false);
+    }
+    story.step(
+        Transition::SwitchOut {
+            asleep: false,
+            syscall: NO_SYSCALL,
+            futex: false,
+            argument: 0,
+            throttled: true,
+        },
+        3_000,
+    );
+    story.gets_cpu(3_400, 0, false);
+    story.blocks_in(FUTEX, 3_500, 3_600, true);
+    let expected = |slice: &crate::Slice| {
+        let entries: Vec<_> = slice
+            .slept_in
+            .iter()
+            .map(|entry| (entry.syscall, entry.count, entry.total_ns, entry.max_ns, entry.argument))
+            .collect();
+        assert_eq!(
+            entries,
+            [
+                (FSYNC, 3, 20 + 21 + 26, 26, 46),
+                (NO_SYSCALL, 1, 22, 22, 42),
+                (STOPPED, 1, 23, 23, 43),
+                (0, 1, 24, 24, 44)
+            ]
+        );
+        let other = slice.slept_elsewhere;
+        assert_eq!((other.count, other.total_ns, other.max_ns, other.argument), (2, 25 + 27, 27, 47));
+        assert_eq!((slice.ready_ns, slice.throttled_ns), (50 + 8, 400));
+    };
+    expected(&story.machine.slice);
+    assert_eq!(story.machine.slice_parked_ns, 100);
+    story.enters(4_000, EPOLL);
+    let past = &story.machine.past_stalls[0];
+    assert_eq!((past.began_at, past.ended_at, past.parked_ns), (1_540, 4_000, 100));
+    expected(&past.slice);
+    assert_eq!(story.machine.counters.throttled_ns, 400);
+
+    // The next slice has nothing of it, and a short one is no stall.
+    story.returns(4_100, 1);
+    assert!(story.machine.slice.slept_in.iter().all(|entry| entry.count == 0));
+    assert_eq!(story.machine.slice.slept_elsewhere.count, 0);
+    assert_eq!((story.machine.slice.ready_ns, story.machine.slice.throttled_ns), (0, 0));
+    story.enters(4_200, EPOLL);
+    assert_eq!(story.machine.counters.stalls, 1);
+}
+
+/// What came before the slice, in the wait call, is none of it; what a signal handler slept in is.
+#[test]
+fn an_interrupted_call_is_followed_by_a_slice() {
+    let mut story = Outcome::new();
+    story.enters(1_100, EPOLL);
+    story.sleeps_until(1_110, 1_500, 1_530);
+    story.returns(1_540, -514);
+    story.blocks_in(FSYNC, 1_600, 2_700, false);
+    story.step(Transition::HandlerDone, 2_750);
+    story.enters(2_800, EPOLL);
+    let past = &story.machine.past_stalls[0];
+    assert_eq!((past.began_at, past.ended_at, past.slice.ready_ns), (1_540, 2_800, 0));
+    assert_eq!((past.slice.slept_in[0].syscall, past.slice.slept_in[0].total_ns), (FSYNC, 1_100));
 }
 
 #[test]

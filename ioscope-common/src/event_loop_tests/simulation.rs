@@ -256,7 +256,8 @@ impl Thread {
             1 => NO_SYSCALL,
             number => i32::from(number),
         };
-        self.happens(Transition::SwitchOut { asleep, syscall, futex });
+        let throttled = !asleep && a.is_multiple_of(4);
+        self.happens(Transition::SwitchOut { asleep, syscall, futex, argument: u64::from(a), throttled });
         (self.on_cpu, self.asleep, self.left) = (false, asleep, self.now);
     }
 

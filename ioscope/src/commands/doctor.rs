@@ -66,6 +66,7 @@ fn attempt(hooks: HookChoice) -> Result<Vec<JobStatus>, ProbeError> {
         stream_bytes: 4096,
         stream: Control::STREAM_OFF,
         stall_threshold: Duration::from_millis(100),
+        warn_threshold: Duration::from_millis(10),
         hooks,
         diagnostics: false,
     };

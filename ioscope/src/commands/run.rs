@@ -140,6 +140,7 @@ impl Run {
             },
             stream: if stream { Control::STREAM_ALL } else { Control::STREAM_OFF },
             stall_threshold: tracing.stall_threshold,
+            warn_threshold: tracing.warn_threshold.min(tracing.stall_threshold),
             hooks: tracing.hooks.into(),
             diagnostics: tracing.verbose,
         };
@@ -193,6 +194,11 @@ impl Run {
             }
             tokio::select! {
                 _ = self.ticks.tick(), if !self.finished => break,
+                () = tokio::time::sleep_until(self.source.next_look().into()), if !self.finished => {
+                    if self.source.look_for_stalls()? {
+                        break;
+                    }
+                }
                 () = sleep_until(self.end) => return Ok(Event::Stop),
                 _ = self.signals.terminate.recv() => return Ok(Event::Stop),
                 _ = self.signals.interrupt.recv() => {

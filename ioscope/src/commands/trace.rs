@@ -5,7 +5,7 @@ use std::{
     io::{self, BufWriter, ErrorKind, StdoutLock, Write},
     process::ExitCode,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     cli::TraceArgs,
-    model::{Batch, Identity, LoopId, Present, Sample},
+    model::{Batch, Identity, LoopId, Model, Present, Sample, stalls::Stall},
     output::{
         text::drop_lines,
         trace::{Call, Event, Moment, Turn, write_json, write_json_drops, write_text},
@@ -49,6 +49,7 @@ struct Printer {
     closed: bool,
     surroundings: Surroundings,
     loops: HashMap<LoopId, Arc<Identity>>,
+    stalls: Stalls,
     /// What the batch holds, with its time.
     lines: Vec<(u64, LoopId, Line)>,
     /// Of loops that were born after the batch's samples were taken: the next one tells who they are.
@@ -64,8 +65,9 @@ struct Surroundings {
 }
 
 /// What becomes a line.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 enum Line {
+    Stall(Box<Stall>),
     Iteration(Iteration),
     Unfinished(Iteration),
     Block(Block),
@@ -85,6 +87,7 @@ impl Printer {
                 stall_ns: u64::try_from(args.tracing.stall_threshold.as_nanos()).unwrap_or(u64::MAX),
             },
             loops: HashMap::new(),
+            stalls: Stalls::new(args.tracing.stall_threshold),
             lines: Vec::new(),
             early: Vec::new(),
         }
@@ -92,7 +95,7 @@ impl Printer {
 
     /// Prints a batch; `false` when nobody reads any more.
     fn batch(&mut self, batch: &Batch) -> Result<bool> {
-        self.take(batch);
+        self.take(batch, false);
         let printed = self.print();
         self.check(printed)?;
         for id in &batch.ended {
@@ -103,7 +106,7 @@ impl Printer {
 
     /// Prints the last batch, and what has not ended by now.
     fn last(&mut self, batch: &Batch) -> Result<bool> {
-        self.take(batch);
+        self.take(batch, true);
         let unfinished = batch.samples.iter().filter_map(|sample| unfinished(sample, batch.at));
         self.lines.extend(unfinished);
         let mut printed = self.print();
@@ -119,7 +122,7 @@ impl Printer {
     }
 
     /// Takes in a batch, in the order of time.
-    fn take(&mut self, batch: &Batch) {
+    fn take(&mut self, batch: &Batch, last: bool) {
         self.surroundings.clock = WallClock::now();
         for sample in &batch.samples {
             let known = self.loops.get(&sample.id);
@@ -128,6 +131,7 @@ impl Printer {
             }
         }
         self.lines.append(&mut self.early);
+        self.lines.extend(self.stalls.take(batch, last));
         let iterations =
             batch.iterations.iter().map(|(id, record)| (record.returned_at, *id, Line::Iteration(*record)));
         self.lines.extend(iterations);
@@ -186,6 +190,7 @@ impl Surroundings {
             Line::Unfinished(record) => Event::Iteration(self.turn(record, true)),
             Line::Block(block) => Event::Block(block),
             Line::Waiting(call, ns) => Event::Waiting(*call, *ns),
+            Line::Stall(stall) => Event::Stall(stall),
         }
     }
 
@@ -216,3 +221,70 @@ fn unfinished(sample: &Sample, at: u64) -> Option<(u64, LoopId, Line)> {
     };
     Some((machine.returned_at, sample.id, Line::Unfinished(record)))
 }
+
+/// Notices when stalls are found and when they end.
+struct Stalls {
+    model: Model,
+    /// Those that were told of, by when they began, and whether they had ended.
+    told: HashMap<LoopId, (u64, bool)>,
+}
+
+impl Stalls {
+    fn new(threshold: Duration) -> Self {
+        Self { model: Model::new(threshold), told: HashMap::new() }
+    }
+
+    /// What is new since the batch before. A stall's end is told a little later, when its last captures have
+    /// come in and have their names; at the latest in the last batch.
+    fn take(&mut self, batch: &Batch, last: bool) -> Vec<(u64, LoopId, Line)> {
+        self.model.apply(&self.of_interest(batch));
+        self.model.forget_ended(batch.at.saturating_sub(FORGET_AFTER_NS));
+        if !batch.ended.is_empty() {
+            self.told.retain(|id, _| self.model.get(*id).is_some());
+        }
+        let mut lines = Vec::new();
+        for model in self.model.loops() {
+            for stall in model.stalls.iter() {
+                let settled = stall.ended_at.is_none_or(|at| last || batch.at >= at + SETTLES_AFTER_NS);
+                let state = (stall.began_at, !stall.is_ongoing());
+                if settled && self.told.get(&model.id).is_none_or(|told| *told < state) {
+                    let at = stall.ended_at.or(stall.found_at).unwrap_or(batch.at);
+                    lines.push((at, model.id, Line::Stall(Box::new(stall.clone()))));
+                    self.told.insert(model.id, state);
+                }
+            }
+        }
+        lines
+    }
+
+    /// What of a batch has to do with stalls: of the loops, those that are in one, or were in one since the
+    /// batch before.
+    fn of_interest(&self, batch: &Batch) -> Batch {
+        let threshold = self.model.stall_threshold.as_nanos();
+        let matters = |sample: &&Sample| {
+            let known = self.model.get(sample.id);
+            let slice =
+                Present::of(&sample.machine, sample.wake, sample.shared, batch.at.max(sample.machine.since))
+                    .slice_ns;
+            known.map_or(0, |known| known.stats.counters.stalls) != sample.machine.counters.stalls
+                || slice.is_some_and(|ns| u128::from(ns) >= threshold)
+                || known.is_some_and(|known| known.stalls.ongoing.is_some())
+                || batch.captures.iter().any(|(id, _)| *id == sample.id)
+        };
+        Batch {
+            at: batch.at,
+            samples: batch.samples.iter().filter(matters).cloned().collect(),
+            ended: batch.ended.clone(),
+            found: batch.found.clone(),
+            captures: batch.captures.clone(),
+            resolved: batch.resolved.clone(),
+            ..Batch::default()
+        }
+    }
+}
+
+/// Captures have their names by then, as a rule.
+const SETTLES_AFTER_NS: u64 = 50_000_000;
+
+/// Loops that have ended are of no use any more.
+const FORGET_AFTER_NS: u64 = 1_000_000_000;

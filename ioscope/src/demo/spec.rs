@@ -100,6 +100,16 @@ pub enum Work {
         /// For how long, in nanoseconds.
         ns: u64,
     },
+    /// Waits for a mutex that another thread holds so long: `futex`, without a timeout.
+    Mutex {
+        /// For how long that thread holds it, in nanoseconds.
+        ns: u64,
+    },
+    /// Touches memory whose page comes so much later: sleeps in a page fault, in no system call.
+    PageFault {
+        /// After how long it comes, in nanoseconds.
+        ns: u64,
+    },
     /// Sleeps in `read` on a pipe that another thread feeds.
     PipeRead {
         /// After how long that thread writes, in nanoseconds.
@@ -111,10 +121,10 @@ impl Work {
     /// The system call that the work sleeps in; none for work that burns CPU.
     pub const fn syscall(self) -> Option<&'static str> {
         match self {
-            Self::Burn { .. } | Self::ParseJson { .. } => None,
+            Self::Burn { .. } | Self::ParseJson { .. } | Self::PageFault { .. } => None,
             Self::Nanosleep { .. } | Self::SleepInHandler { .. } => Some("nanosleep"),
             Self::Fsync { .. } => Some("fsync"),
-            Self::Futex { .. } => Some("futex"),
+            Self::Futex { .. } | Self::Mutex { .. } => Some("futex"),
             Self::PipeRead { .. } => Some("read"),
         }
     }

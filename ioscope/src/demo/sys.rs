@@ -5,6 +5,8 @@
 //! the demo with `unsafe` in it.
 #![expect(unsafe_code, reason = "raw system calls are what this file is for")]
 
+mod userfault;
+
 use std::ffi::{c_int, c_long};
 use std::os::fd::RawFd;
 use std::ptr;
@@ -13,6 +15,8 @@ use std::time::Duration;
 use io_uring::{opcode, squeue, types};
 use ioscope_common::WaitCall;
 use rustix::io::Errno;
+
+pub(super) use userfault::SlowPage;
 
 /// What a system call returned: a count, or the errno.
 pub(super) type Returned = Result<u32, Errno>;

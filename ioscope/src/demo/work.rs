@@ -4,7 +4,9 @@ use std::fs::File;
 use std::hint::black_box;
 use std::io::Write;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -13,6 +15,7 @@ use rustix::thread::{NanosleepRelativeResult, Timespec, futex};
 use super::DemoError;
 use super::poller::EventFd;
 use super::spec::{Slice, Spec, Work};
+use super::sys::SlowPage;
 use super::tally::{Tally, thread_cpu};
 
 /// A pipe, and the way to ask its feeder for a byte: so many nanoseconds from now.
@@ -97,6 +100,8 @@ impl<'a> Worker<'a> {
                 None => Ok(()),
             },
             Work::Futex { ns } => tally.block("futex", || futex_wait(Duration::from_nanos(ns))),
+            Work::Mutex { ns } => wait_for_mutex(Duration::from_nanos(ns), tally),
+            Work::PageFault { ns } => wait_for_page(Duration::from_nanos(ns), tally),
             Work::PipeRead { ns } => match self.feed {
                 Some(feed) => {
                     feed.request.add(ns.max(1))?;
@@ -205,6 +210,48 @@ fn futex_wait(duration: Duration) -> Result<(), DemoError> {
             Err(errno) => return Err(DemoError::system("futex")(errno)),
         }
     }
+}
+
+/// Has another thread take a mutex, and waits until it gives it back.
+fn wait_for_mutex(held: Duration, tally: &mut Tally) -> Result<(), DemoError> {
+    let mutex = Mutex::new(());
+    let is_held = AtomicBool::new(false);
+    thread::scope(|scope| {
+        thread::Builder::new()
+            .name("demo-holder".to_owned())
+            .spawn_scoped(scope, || {
+                let guard = mutex.lock();
+                is_held.store(true, Ordering::Release);
+                thread::sleep(held);
+                drop(guard);
+            })
+            .map_err(DemoError::io("start a thread"))?;
+        while !is_held.load(Ordering::Acquire) {
+            thread::yield_now();
+        }
+        tally.block("futex", || demo_lock(&mutex));
+        Ok(())
+    })
+}
+
+/// A stall by a lock, to be found by name in a stall's stack.
+#[inline(never)]
+fn demo_lock(mutex: &Mutex<()>) {
+    drop(mutex.lock());
+    black_box(());
+}
+
+/// Touches a page that another thread hands over later.
+fn wait_for_page(after: Duration, tally: &mut Tally) -> Result<(), DemoError> {
+    let page = SlowPage::new().map_err(DemoError::system("userfaultfd"))?;
+    thread::scope(|scope| {
+        let giver = thread::Builder::new()
+            .name("demo-pages".to_owned())
+            .spawn_scoped(scope, || page.hand_over(after))
+            .map_err(DemoError::io("start a thread"))?;
+        tally.block("page fault", || black_box(page.touch()));
+        giver.join().map_err(|_| DemoError::Panicked)?.map_err(DemoError::system("ioctl of userfaultfd"))
+    })
 }
 
 fn read_byte(reader: &OwnedFd) -> Result<(), DemoError> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::stalls::Capture;
 use ioscope_common::{Block, Drops, Iteration, Loop, Wake};
 
 /// A loop's name within one run. Never reused.
@@ -49,6 +50,30 @@ pub struct Cost {
     pub collector_cpu_ns: u64,
 }
 
+/// A stall was found while it went on. Times are in nanoseconds of `CLOCK_MONOTONIC`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FoundStall {
+    /// Whose.
+    pub id: LoopId,
+    /// When its slice began.
+    pub began_at: u64,
+    /// When it was found.
+    pub found_at: u64,
+}
+
+/// What a system call's argument stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResolvedArgument {
+    /// Whose.
+    pub id: LoopId,
+    /// The system call's number.
+    pub syscall: i32,
+    /// Its first argument.
+    pub argument: u64,
+    /// What that is: `fd 5, /var/lib/db`, `tcp 10.0.0.1:4711 to 10.0.0.2:5432`, `futex 0x7f…`.
+    pub text: Arc<str>,
+}
+
 /// All that happened since the batch before.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
@@ -62,6 +87,12 @@ pub struct Batch {
     pub iterations: Vec<(LoopId, Iteration)>,
     /// Sleeps outside wait calls, of the loops that stream.
     pub blocks: Vec<(LoopId, Block)>,
+    /// Stalls that were found while they went on.
+    pub found: Vec<FoundStall>,
+    /// Where threads were in slices that are over the warning threshold.
+    pub captures: Vec<(LoopId, Capture)>,
+    /// What arguments stand for of system calls that stalled loops slept in.
+    pub resolved: Vec<ResolvedArgument>,
     /// What was dropped so far.
     pub drops: Drops,
     /// What tracing has cost so far.

@@ -10,8 +10,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ioscope_common::{Drops, Loop, NO_SYSCALL, STOPPED, WaitCall};
 
-pub use batch::{Batch, Cost, Identity, LoopId, Sample};
+pub use batch::{Batch, Cost, FoundStall, Identity, LoopId, ResolvedArgument, Sample};
 pub use distribution::Distribution;
+use stalls::Moment;
 pub use stalls::StallLog;
 pub use stats::{Poller, Present, Stats, TimeNs};
 
@@ -83,6 +84,7 @@ impl Model {
                 targets_full: 0,
                 out_of_directory: 0,
                 compat_calls: 0,
+                captures_full: 0,
             },
             cost: Cost { bpf_ns: None, collector_cpu_ns: 0 },
             loops: BTreeMap::new(),
@@ -98,6 +100,21 @@ impl Model {
         for sample in &batch.samples {
             self.take_sample(sample, batch.at);
         }
+        for found in &batch.found {
+            if let Some(model) = self.loops.get_mut(&found.id) {
+                model.stalls.found(found);
+            }
+        }
+        for argument in &batch.resolved {
+            if let Some(model) = self.loops.get_mut(&argument.id) {
+                model.stalls.resolve(argument);
+            }
+        }
+        for (id, capture) in &batch.captures {
+            if let Some(model) = self.loops.get_mut(id) {
+                model.stalls.capture(capture);
+            }
+        }
         for id in &batch.ended {
             if let Some(model) = self.loops.get_mut(id) {
                 model.ended = true;
@@ -110,14 +127,18 @@ impl Model {
         let until = if machine.ended == 0 { at.max(machine.since) } else { machine.ended };
         let open = machine.open_interval(*wake, *shared, until);
         let present = Present::of(machine, *wake, *shared, until);
+        let now = Moment { open, slice_ns: present.slice_ns, threshold: self.stall_threshold };
         if let Some(model) = self.loops.get_mut(id) {
             // A thread that was found asleep may turn out to begin later.
             model.stats.from = machine.born;
             model.stats.update(machine, Some(&model.raw), &open, until);
             model.identity = Arc::clone(identity);
             model.present = present;
+            model.stalls.update(*id, machine, Some(&model.raw), &now);
             model.raw.clone_from(machine);
         } else {
+            let mut stalls = StallLog::default();
+            stalls.update(*id, machine, None, &now);
             let mut stats = Stats::new(machine.born);
             stats.update(machine, None, &open, until);
             let model = LoopModel {
@@ -126,7 +147,7 @@ impl Model {
                 ended: false,
                 stats,
                 present,
-                stalls: StallLog::default(),
+                stalls,
                 raw: machine.clone(),
             };
             self.loops.insert(*id, model);

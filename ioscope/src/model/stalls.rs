@@ -1,13 +1,18 @@
 //! Stalls: what a slice at or over the threshold was spent on, where, and which ones there were.
 //!
-//! Pure data and arithmetic, as all of the model. Addresses are as the kernel saw them: what they are
-//! called is asked of `symbols`, by who draws or prints them.
+//! Pure data and arithmetic, as all of the model. Stacks come with the names of their functions: they are
+//! asked for while the process lives, and a recording has nobody to ask.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
-use ioscope_common::{NO_SYSCALL, STOPPED};
+use ioscope_common::{Loop, NO_SYSCALL, OpenInterval, STOPPED, SleptIn, Slice, State};
 
-use super::LoopId;
+use super::{FoundStall, LoopId, ResolvedArgument};
+use crate::symbols::Frame;
 
 /// How many stalls of a loop are kept, the latest; what had to go is counted.
 pub const PAST_STALLS: usize = 32;
@@ -79,6 +84,19 @@ pub struct BlockedIn {
     pub resolved: Option<Arc<str>>,
 }
 
+impl BlockedIn {
+    fn of(slept: &SleptIn) -> Self {
+        Self {
+            syscall: slept.syscall,
+            count: u64::from(slept.count),
+            total_ns: slept.total_ns,
+            max_ns: slept.max_ns,
+            argument: Some(slept.argument),
+            resolved: None,
+        }
+    }
+}
+
 /// In place of a system call's number: those that found no place of their own.
 pub const OTHER_SYSCALLS: i32 = -3;
 
@@ -129,6 +147,52 @@ impl Cause {
 }
 
 impl Account {
+    /// Of a slice that has lasted so long. One that goes on is in the middle of something, too.
+    fn of(slice: &Slice, duration_ns: u64, now: Option<(&Loop, &OpenInterval)>) -> Self {
+        let mut account = Self {
+            duration_ns,
+            preempted_ns: slice.ready_ns,
+            throttled_ns: slice.throttled_ns,
+            blocked: slice.slept_in.iter().filter(|entry| entry.count > 0).map(BlockedIn::of).collect(),
+            user_samples: u64::from(slice.user_samples),
+            kernel_samples: u64::from(slice.kernel_samples),
+        };
+        if slice.slept_elsewhere.count > 0 {
+            let other = BlockedIn::of(&slice.slept_elsewhere);
+            account.blocked.push(BlockedIn { syscall: OTHER_SYSCALLS, argument: None, ..other });
+        }
+        if let Some((machine, open)) = now {
+            account.preempted_ns += open.ready_ns;
+            match open.state {
+                State::Ready if machine.throttled != 0 => account.throttled_ns += open.ns,
+                State::Ready => account.preempted_ns += open.ns,
+                State::Blocked => account.sleep(machine.syscall, machine.argument, open.ns),
+                _ => {}
+            }
+        }
+        account.blocked.sort_by_key(|blocked| std::cmp::Reverse(blocked.total_ns));
+        account
+    }
+
+    /// Adds a sleep that goes on.
+    fn sleep(&mut self, syscall: i32, argument: u64, ns: u64) {
+        let full = self.blocked.len() >= ioscope_common::SLICE_SLEEPS;
+        let known = self.blocked.iter().position(|blocked| blocked.syscall == syscall);
+        let other = self.blocked.iter().position(|blocked| blocked.syscall == OTHER_SYSCALLS);
+        let at = known.or_else(|| other.filter(|_| full)).unwrap_or_else(|| {
+            let syscall = if full { OTHER_SYSCALLS } else { syscall };
+            self.blocked.push(BlockedIn { syscall, ..BlockedIn::of(&SleptIn::FREE) });
+            self.blocked.len() - 1
+        });
+        let blocked = &mut self.blocked[at];
+        blocked.count += 1;
+        blocked.total_ns += ns;
+        if ns >= blocked.max_ns {
+            blocked.max_ns = ns;
+            blocked.argument = (blocked.syscall != OTHER_SYSCALLS).then_some(argument);
+        }
+    }
+
     /// On a CPU, in nanoseconds: what is left when all else is taken away, each part of which was
     /// measured.
     pub fn on_cpu_ns(&self) -> u64 {
@@ -172,14 +236,29 @@ impl Account {
     }
 }
 
-/// Where a thread was, as the kernel saw it: addresses, innermost first.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+/// Where a thread was, innermost first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stack {
     /// In the kernel; empty when it was in the program's own code.
     pub kernel: Vec<u64>,
     /// In the program. Found by frame pointers, or, where there was a copy of the stack and tables to
     /// unwind it with, by these.
     pub user: Vec<u64>,
+    /// The functions of both, inlined ones included; empty where nobody was asked.
+    pub frames: Vec<Frame>,
+}
+
+impl Stack {
+    /// Whether both are in the same functions: at which instruction of them does not matter.
+    pub fn is_like(&self, other: &Self) -> bool {
+        if self.frames.is_empty() || other.frames.is_empty() {
+            return self == other;
+        }
+        let functions = |stack: &Self| -> Vec<_> {
+            stack.frames.iter().map(|frame| (Arc::clone(&frame.name), frame.module.clone())).collect()
+        };
+        self.frames.len() == other.frames.len() && functions(self) == functions(other)
+    }
 }
 
 /// The registers that unwinding starts from, and a piece of the stack above the stack pointer.
@@ -229,6 +308,8 @@ pub struct Capture {
     pub cause: Cause,
     /// How much time it stands for, in nanoseconds: the distance of the samples, or the sleep's length.
     pub weight_ns: u64,
+    /// 1, or 0 when it goes on with a sleep that was told of before.
+    pub count: u64,
     /// Where.
     pub stack: Arc<Stack>,
 }
@@ -259,7 +340,7 @@ impl Stacks {
         self.add_weighted(&WeightedStack {
             stack: Arc::clone(&capture.stack),
             cause: capture.cause,
-            count: 1,
+            count: capture.count,
             weight_ns: capture.weight_ns,
         });
     }
@@ -271,7 +352,8 @@ impl Stacks {
     }
 
     fn add_weighted(&mut self, new: &WeightedStack) {
-        let known = self.list.iter().position(|known| known.cause == new.cause && known.stack == new.stack);
+        let known =
+            self.list.iter().position(|known| known.cause == new.cause && known.stack.is_like(&new.stack));
         let Some(mut at) = known.or_else(|| {
             (self.list.len() < STACKS).then(|| {
                 self.list.push(WeightedStack { count: 0, weight_ns: 0, ..new.clone() });
@@ -317,6 +399,25 @@ pub struct StallLog {
     pub ongoing: Option<Stall>,
     past: VecDeque<Stall>,
     dropped: u64,
+    /// Captures of slices that are no stalls, or not yet, by when they began.
+    pending: BTreeMap<u64, Stacks>,
+    /// What was found out of arguments, the latest last.
+    resolved: VecDeque<ResolvedArgument>,
+}
+
+/// So many slices' captures wait for what becomes of them.
+const PENDING_SLICES: usize = 4;
+
+/// So many arguments are remembered.
+const RESOLVED: usize = 16;
+
+/// What a copy of a loop is looked at with.
+pub(super) struct Moment {
+    pub(super) open: OpenInterval,
+    /// How long the present slice has lasted.
+    pub(super) slice_ns: Option<u64>,
+    /// From this loop duration on it is a stall.
+    pub(super) threshold: Duration,
 }
 
 impl StallLog {
@@ -339,5 +440,105 @@ impl StallLog {
     /// The stall that began then.
     pub fn get(&self, began_at: u64) -> Option<&Stall> {
         self.iter().rev().find(|stall| stall.began_at == began_at)
+    }
+
+    /// Takes in a newer copy of the loop; `before` is the one that was taken in last.
+    pub(super) fn update(&mut self, id: LoopId, now: &Loop, before: Option<&Loop>, moment: &Moment) {
+        let kept = ioscope_common::PAST_STALLS as u64;
+        let all = now.counters.stalls;
+        let known = before.map_or(0, |before| before.counters.stalls);
+        let first = known.max(all.saturating_sub(kept));
+        self.dropped += first - known;
+        for number in first..all {
+            if let Some(past) = usize::try_from(number % kept).ok().and_then(|at| now.past_stalls.get(at)) {
+                let duration = past.ended_at.saturating_sub(past.began_at).saturating_sub(past.parked_ns);
+                let account = Account::of(&past.slice, duration, None);
+                self.end(id, past.began_at, past.ended_at, account);
+            }
+        }
+        let threshold = moment.threshold.as_nanos();
+        let duration = moment.slice_ns.filter(|ns| u128::from(*ns) >= threshold);
+        let Some(duration) = duration else {
+            // It has ended, and is among those above; unless the threshold was changed meanwhile.
+            self.ongoing = None;
+            return;
+        };
+        let account = Account::of(&now.slice, duration, Some((now, &moment.open)));
+        if now.ended != 0 {
+            // It ended with its thread. The last copy may come more than once.
+            if self.get(now.returned_at).is_none_or(Stall::is_ongoing) {
+                self.end(id, now.returned_at, now.ended, account);
+            }
+            return;
+        }
+        let stall = self.take(id, now.returned_at, account);
+        self.ongoing = Some(stall);
+    }
+
+    /// A stall has ended.
+    fn end(&mut self, id: LoopId, began_at: u64, ended_at: u64, account: Account) {
+        let stall = Stall { ended_at: Some(ended_at), ..self.take(id, began_at, account) };
+        if self.past.len() == PAST_STALLS {
+            self.past.pop_front();
+            self.dropped += 1;
+        }
+        self.past.push_back(stall);
+    }
+
+    /// A stall with all that is known of it so far.
+    fn take(&mut self, loop_id: LoopId, began_at: u64, mut account: Account) -> Stall {
+        for blocked in &mut account.blocked {
+            let known =
+                self.resolved.iter().rev().find(|known| {
+                    known.syscall == blocked.syscall && Some(known.argument) == blocked.argument
+                });
+            blocked.resolved = known.map(|known| Arc::clone(&known.text));
+        }
+        match self.ongoing.take() {
+            Some(stall) if stall.began_at == began_at => Stall { account, ..stall },
+            _ => {
+                let stacks = self.pending.remove(&began_at).unwrap_or_default();
+                Stall { loop_id, began_at, found_at: None, ended_at: None, account, stacks }
+            }
+        }
+    }
+
+    fn get_mut(&mut self, began_at: u64) -> Option<&mut Stall> {
+        self.ongoing.iter_mut().chain(self.past.iter_mut().rev()).find(|stall| stall.began_at == began_at)
+    }
+
+    /// A stall was found while it went on.
+    pub(super) fn found(&mut self, found: &FoundStall) {
+        if let Some(stall) = self.get_mut(found.began_at) {
+            stall.found_at = Some(found.found_at);
+        }
+    }
+
+    /// It was found out what an argument stands for.
+    pub(super) fn resolve(&mut self, argument: &ResolvedArgument) {
+        self.resolved
+            .retain(|known| (known.syscall, known.argument) != (argument.syscall, argument.argument));
+        if self.resolved.len() == RESOLVED {
+            self.resolved.pop_front();
+        }
+        self.resolved.push_back(argument.clone());
+        let stall = self.ongoing.as_mut().or(self.past.back_mut());
+        for blocked in stall.into_iter().flat_map(|stall| &mut stall.account.blocked) {
+            if blocked.syscall == argument.syscall && blocked.argument == Some(argument.argument) {
+                blocked.resolved = Some(Arc::clone(&argument.text));
+            }
+        }
+    }
+
+    /// It was seen where the thread was.
+    pub(super) fn capture(&mut self, capture: &Capture) {
+        if let Some(stall) = self.get_mut(capture.slice) {
+            stall.stacks.add(capture);
+            return;
+        }
+        self.pending.entry(capture.slice).or_default().add(capture);
+        while self.pending.len() > PENDING_SLICES {
+            self.pending.pop_first();
+        }
     }
 }

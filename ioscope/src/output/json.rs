@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, io};
 use ioscope_common::{Drops, State};
 use serde::Serialize;
 
-use super::summary::{LoopSummary, Summary};
+use super::{
+    stalls::StallJson,
+    summary::{LoopSummary, Summary},
+};
 use crate::{
     model::{Distribution, special_syscall},
     probe::{arch::Arch, syscalls},
@@ -63,6 +66,7 @@ struct Loop<'a> {
     submissions: u64,
     errnos: BTreeMap<u32, u64>,
     time_ns: BTreeMap<String, u64>,
+    throttled_ns: u64,
     utilisation: f64,
     loop_duration_ns: Quantiles,
     wakeup_latency_ns: Quantiles,
@@ -125,6 +129,9 @@ struct Stalls {
     longest_ns: u64,
     total_ns: u64,
     threshold_ns: u64,
+    dropped: u64,
+    ongoing: Option<StallJson>,
+    list: Vec<StallJson>,
 }
 
 /// What was dropped.
@@ -135,6 +142,7 @@ pub(super) struct Dropped {
     targets_full: u64,
     out_of_directory: u64,
     compat_calls: u64,
+    captures_full: u64,
 }
 
 impl From<&Drops> for Dropped {
@@ -145,6 +153,7 @@ impl From<&Drops> for Dropped {
             targets_full: drops.targets_full,
             out_of_directory: drops.out_of_directory,
             compat_calls: drops.compat_calls,
+            captures_full: drops.captures_full,
         }
     }
 }
@@ -175,7 +184,7 @@ impl<'a> Document<'a> {
 
 impl<'a> Loop<'a> {
     fn of(entry: &'a LoopSummary, summary: &Summary) -> Self {
-        let LoopSummary { identity, stats, ongoing_stall_ns } = entry;
+        let LoopSummary { identity, stats, ongoing_stall_ns, stalls, stalls_dropped } = entry;
         let counters = &stats.counters;
         Self {
             pid: identity.pid,
@@ -206,6 +215,7 @@ impl<'a> Loop<'a> {
                 .into_iter()
                 .map(|state| (state.name().to_ascii_lowercase(), stats.time_in(state)))
                 .collect(),
+            throttled_ns: counters.throttled_ns,
             utilisation: stats.utilisation(),
             loop_duration_ns: Quantiles::of(&stats.loop_duration),
             wakeup_latency_ns: Quantiles::of(&stats.wakeup_latency),
@@ -241,6 +251,9 @@ impl<'a> Loop<'a> {
                 longest_ns: counters.longest_stall_ns,
                 total_ns: counters.stalled_ns,
                 threshold_ns: u64::try_from(summary.stall_threshold.as_nanos()).unwrap_or(u64::MAX),
+                dropped: *stalls_dropped,
+                ongoing: stalls.iter().find(|stall| stall.is_ongoing()).map(StallJson::of),
+                list: stalls.iter().filter(|stall| !stall.is_ongoing()).map(StallJson::of).collect(),
             },
             missed: counters.impossible,
             unseen: counters.unseen,

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use ioscope_common::Drops;
 
-use crate::model::{Cost, Identity, LoopId, LoopModel, Model, Stats};
+use crate::model::{Cost, Identity, LoopId, LoopModel, Model, Stats, stalls::Stall};
 
 /// What happened in a run, or in an interval of one.
 #[derive(Clone, Debug)]
@@ -32,6 +32,10 @@ pub struct LoopSummary {
     pub stats: Stats,
     /// How long the stall lasts that it is in, in nanoseconds; 0 for none.
     pub ongoing_stall_ns: u64,
+    /// The stalls that it was in, as far as they are kept.
+    pub stalls: Vec<Stall>,
+    /// How many are not.
+    pub stalls_dropped: u64,
 }
 
 impl Summary {
@@ -60,10 +64,16 @@ impl Summary {
             stall_threshold: model.stall_threshold,
             loops: model
                 .loops()
-                .map(|loop_model| LoopSummary {
-                    identity: Arc::clone(&loop_model.identity),
-                    stats: stats(loop_model),
-                    ongoing_stall_ns: loop_model.ongoing_stall(model.stall_threshold).unwrap_or(0),
+                .map(|loop_model| {
+                    let stats = stats(loop_model);
+                    let ended_in_it = |stall: &&Stall| stall.ended_at.is_none_or(|at| at >= stats.from);
+                    LoopSummary {
+                        identity: Arc::clone(&loop_model.identity),
+                        ongoing_stall_ns: loop_model.ongoing_stall(model.stall_threshold).unwrap_or(0),
+                        stalls: loop_model.stalls.iter().filter(ended_in_it).cloned().collect(),
+                        stalls_dropped: loop_model.stalls.dropped(),
+                        stats,
+                    }
                 })
                 .collect(),
             drops: *model.drops(),

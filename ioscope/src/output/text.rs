@@ -8,6 +8,7 @@ use unicode_width::UnicodeWidthStr as _;
 use super::{
     json::{kernel, syscall_name},
     numbers::{count, duration, percent, rate},
+    stalls,
     summary::{LoopSummary, Summary},
 };
 use crate::model::{Distribution, Stats};
@@ -119,7 +120,7 @@ fn write_aligned<'a>(
 }
 
 fn write_loop(out: &mut impl io::Write, entry: &LoopSummary, summary: &Summary) -> io::Result<()> {
-    let LoopSummary { identity, stats, ongoing_stall_ns } = entry;
+    let LoopSummary { identity, stats, ongoing_stall_ns, .. } = entry;
     write!(out, "\n{} (process {}, thread {}", identity.comm, identity.pid, identity.tid)?;
     if let Some((pid, tid)) = identity.inner {
         write!(out, "; in its container {pid}, {tid}")?;
@@ -180,7 +181,7 @@ fn write_loop(out: &mut impl io::Write, entry: &LoopSummary, summary: &Summary) 
     if *ongoing_stall_ns > 0 {
         writeln!(out, "  stalled now, for {}", duration(*ongoing_stall_ns))?;
     }
-    Ok(())
+    stalls::write_worst(out, entry.stalls.iter())
 }
 
 fn pollers(stats: &Stats) -> String {
@@ -252,6 +253,7 @@ pub fn drop_lines(drops: &Drops) -> impl Iterator<Item = String> {
         (drops.loops_full, "wait calls not traced: no room for more loops (--max-loops makes more)"),
         (drops.targets_full, "processes not traced: no room for more targets"),
         (drops.out_of_directory, "wait calls not traced: kernel.pid_max was raised meanwhile (start again)"),
+        (drops.captures_full, "stacks not captured: their buffer was full"),
         (drops.compat_calls, "wait calls of 32-bit programs not traced: ioscope traces 64-bit programs only"),
     ]
     .into_iter()

@@ -12,7 +12,7 @@ use std::{io, time::Duration, time::SystemTime};
 
 use ioscope_common::{Block, Drops, Iteration, Loop, NO_WAKEUP, WaitCall, WakerContext};
 
-use crate::model::Identity;
+use crate::model::{Identity, stalls::Stall};
 
 /// A thing that happened, or has not ended yet.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +23,8 @@ pub enum Event<'a> {
     Block(&'a Block),
     /// A wait call that had not returned when tracing ended.
     Waiting(Call, u64),
+    /// A stall that was found, or has ended.
+    Stall(&'a Stall),
 }
 
 /// An iteration.

@@ -47,6 +47,10 @@ pub(super) fn build(btf: &Btf, arch: Arch, targets: &Targets) -> Result<ProbeCon
     config.pid_namespace = own_pid_namespace().unwrap_or(INITIAL_PID_NAMESPACE);
     set(flag::PID_NAMESPACE, config.pid_namespace != INITIAL_PID_NAMESPACE);
     find_preempt_count(&layout, &mut config);
+    find_throttling(btf, &mut config);
+    if layout.regs.lr.is_some() {
+        config.flags |= flag::LINK_REGISTER;
+    }
     Ok(config)
 }
 
@@ -82,6 +86,22 @@ fn find_preempt_count(layout: &KernelLayout, config: &mut ProbeConfig) {
                 config.preempt_count = count + u64::from(offset);
             }
         }
+    }
+}
+
+/// How the probes tell a thread that its cgroup's limit keeps off its CPU from one that was preempted: since
+/// Linux 6.18 each thread leaves by itself and says so (`throttle_cfs_rq_work`, `kernel/sched/fair.c`); before,
+/// its queue is taken off the CPU, all at once. Without `CONFIG_CFS_BANDWIDTH` there is no such limit.
+fn find_throttling(btf: &Btf, config: &mut ProbeConfig) {
+    if let Ok(offset) = btf.offset("task_struct", "throttled") {
+        config.flags |= flag::THROTTLED_TASK;
+        config.offsets.task_throttled = offset;
+    } else if let (Ok(queue), Ok(count)) =
+        (btf.offset("task_struct", "se.cfs_rq"), btf.offset("cfs_rq", "throttle_count"))
+    {
+        config.flags |= flag::THROTTLED_QUEUE;
+        config.offsets.task_cfs_rq = queue;
+        config.offsets.cfs_rq_throttle_count = count;
     }
 }
 
@@ -159,6 +179,9 @@ fn offsets(layout: &KernelLayout) -> Offsets {
         regs_args: regs.args,
         regs_syscall: regs.syscall,
         regs_ip: regs.ip,
+        regs_sp: regs.sp,
+        regs_fp: regs.fp,
+        regs_lr: regs.lr.unwrap_or(0),
         task_stack: task.stack,
         stack_registers: task.stack_registers,
         ..Offsets::default()

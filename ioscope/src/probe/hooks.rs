@@ -16,6 +16,8 @@ pub enum HookKind {
     /// A tracepoint whose arguments the verifier knows by the kernel's type information: `tp_btf`,
     /// since Linux 5.5.
     Tracepoint,
+    /// A sampling clock on every CPU: `perf_event`, since Linux 4.9.
+    Clock,
     /// The entry of a kernel function: fentry, since Linux 5.5 (aarch64: 6.0, attachable since 6.4 or so).
     Function,
     /// The entry of the function behind a system call.
@@ -45,7 +47,7 @@ impl Hook {
             HookKind::SyscallEntry | HookKind::SyscallReturn => {
                 Some(format!("{}{}", arch.syscall_function_prefix(), self.name))
             }
-            HookKind::Tracepoint | HookKind::Iterator => None,
+            HookKind::Tracepoint | HookKind::Clock | HookKind::Iterator => None,
         }
     }
 }
@@ -236,6 +238,15 @@ pub static JOBS: &[Job] = &[
                 hooks: &[tracepoint("sys_exit", "sys_exit"), tracepoint("sys_enter", "sys_enter")],
             },
         ],
+    },
+    Job {
+        name: "sampling clock",
+        required: false,
+        gives: "stacks of what stalls a loop on the CPU, and how much of that is in the kernel",
+        ways: &[Way {
+            name: "perf_event",
+            hooks: &[Hook { name: "cpu-clock", program: "sample", kind: HookKind::Clock }],
+        }],
     },
     Job {
         name: "loops asleep",

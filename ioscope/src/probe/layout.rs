@@ -176,6 +176,10 @@ pub struct RegsLayout {
     pub ip: u32,
     /// The stack pointer: `sp`.
     pub sp: u32,
+    /// The frame pointer. x86: `bp`. Arm: `regs[29]`.
+    pub fp: u32,
+    /// The link register. Arm: `regs[30]`; x86 has none.
+    pub lr: Option<u32>,
     /// What tells user mode from kernel mode. x86: `cs`, its lower two bits 3 in user mode; 2 or 8 bytes, of
     /// which the first matters. Arm: `pstate`, its lower four bits 0 in user mode.
     pub mode: u32,
@@ -382,6 +386,11 @@ impl RegsLayout {
             result: reader.need("pt_regs", &[result])?,
             ip: reader.need("pt_regs", &[ip])?,
             sp: reader.need("pt_regs", &["sp"])?,
+            fp: reader.need("pt_regs", &[if arch == Arch::X86_64 { "bp" } else { "regs[29]" }])?,
+            lr: match arch {
+                Arch::X86_64 => None,
+                Arch::Aarch64 => Some(reader.need("pt_regs", &["regs[30]"])?),
+            },
             mode: reader.need("pt_regs", &[mode])?,
         })
     }

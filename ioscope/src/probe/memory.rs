@@ -10,7 +10,7 @@ use std::{
     sync::atomic::{Ordering, fence},
 };
 
-use ioscope_common::{Control, DIRECTORY_BLOCK, Loop, LoopSlot};
+use ioscope_common::{Control, DIRECTORY_BLOCK, Loop, LoopSlot, State, status};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 /// A `BPF_MAP_TYPE_ARRAY` made with `BPF_F_MMAPABLE`, mapped.
@@ -101,6 +101,20 @@ macro_rules! write_field {
     }};
 }
 
+/// What a glance at a loop tells of its slice. The fields are not one moment's: whoever finds something
+/// takes a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SliceGlance {
+    /// Since when it serves, in nanoseconds of `CLOCK_MONOTONIC`, moved on by its PARKED time; `None` in a
+    /// wait call.
+    pub served_since: Option<u64>,
+    /// Since when it is PARKED, if it is.
+    pub parked_since: Option<u64>,
+}
+
+/// So many free places in a row are taken for the end: a place may be free for a moment among used ones.
+const FREE_AT_END: u32 = 64;
+
 /// How often a copy is tried again that the kernel wrote into meanwhile.
 const COPY_TRIES: u32 = 256;
 
@@ -150,6 +164,33 @@ impl MappedArray<LoopSlot> {
         self.entry(slot).map(|entry| Box::new(unsafe { std::ptr::read_volatile(entry.as_ptr()) }))
     }
 
+    /// Calls `visit` with every living loop's slice. Places are given out from the first on, so that it ends
+    /// where the free ones begin.
+    pub(super) fn glance_at_slices(&self, mut visit: impl FnMut(u32, SliceGlance)) {
+        let mut free = 0;
+        for slot in 0..self.entries {
+            let Some(entry) = self.entry(slot) else { break };
+            if read_field!(entry, status) != status::LIVE {
+                free += 1;
+                if free > FREE_AT_END {
+                    break;
+                }
+                continue;
+            }
+            free = 0;
+            let returned_at = read_field!(entry, machine.returned_at);
+            let in_slice = read_field!(entry, machine.in_wait) == 0
+                && read_field!(entry, machine.restarting) == 0
+                && returned_at != 0;
+            let slice = in_slice.then(|| returned_at + read_field!(entry, machine.slice_parked_ns));
+            let parks = read_field!(entry, machine.state) == State::Blocked as u8
+                && read_field!(entry, machine.futex) != 0
+                && read_field!(entry, shared) != 0;
+            let parked_since = parks.then(|| read_field!(entry, machine.since));
+            visit(slot, SliceGlance { served_since: slice, parked_since });
+        }
+    }
+
     /// Marks a loop for streaming, or takes the mark away.
     pub(super) fn mark(&self, slot: u32, marked: bool) {
         if let Some(entry) = self.entry(slot) {
@@ -161,6 +202,13 @@ impl MappedArray<LoopSlot> {
     pub(super) fn set_shared(&self, slot: u32) {
         if let Some(entry) = self.entry(slot) {
             write_field!(entry, shared, 1);
+        }
+    }
+
+    /// Tells the probes that it is known where a loop's thread sleeps, so that they tell when it wakes.
+    pub(super) fn set_captured(&self, slot: u32) {
+        if let Some(entry) = self.entry(slot) {
+            write_field!(entry, captured, 1);
         }
     }
 
@@ -191,6 +239,13 @@ impl MappedArray<Control> {
     pub(super) fn set_stream(&self, stream: u32) {
         if let Some(entry) = self.entry(0) {
             write_field!(entry, stream, stream);
+        }
+    }
+
+    /// From which loop duration on, in nanoseconds, it is looked at where the thread is.
+    pub(super) fn set_warn_threshold(&self, nanoseconds: u64) {
+        if let Some(entry) = self.entry(0) {
+            write_field!(entry, warn_threshold, nanoseconds);
         }
     }
 

@@ -2,6 +2,7 @@
 
 pub mod arch;
 pub mod btf;
+mod captures;
 pub mod clock;
 mod config;
 pub mod environment;
@@ -17,7 +18,9 @@ pub mod privileges;
 mod session;
 pub mod syscalls;
 
+pub use captures::{Capture, Captured, read_stack};
 pub use config::MAX_CGROUPS;
 pub use error::ProbeError;
 pub use floor::Floor;
-pub use session::{Plan, Record, Session, Targets};
+pub use memory::SliceGlance;
+pub use session::{Plan, Record, SAMPLES_PER_SECOND, Session, Targets};

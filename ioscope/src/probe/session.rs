@@ -9,25 +9,30 @@ use std::{io::Read as _, os::fd::OwnedFd, time::Duration};
 use aya::{
     Btf as ProgramBtf, Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf, Stack},
-    programs::{BtfTracePoint, FEntry, FExit, Iter, Program, ProgramError},
+    programs::{
+        BtfTracePoint, FEntry, FExit, Iter, PerfEvent, Program, ProgramError,
+        perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent},
+    },
     sys::{Stats, enable_stats},
+    util::online_cpus,
 };
 use aya_log::EbpfLogger;
 use ioscope_common::{
-    BlockRecord, CommPatterns, Control, DIRECTORY_BLOCK, Drops, Iteration, LoopSlot, POLLERS, ProbeConfig,
-    kind, status,
+    BlockRecord, CaptureRecord, CommPatterns, Control, DIRECTORY_BLOCK, Drops, Iteration, LoopSlot, POLLERS,
+    ProbeConfig, kind, status,
 };
 use log::Log;
 
 use super::{
     arch::Arch,
     btf::Btf,
+    captures::Capture,
     config,
     error::ProbeError,
     hooks::{
         EPOLL_READINESS, Hook, HookChoice, HookKind, JOBS, Job, JobStatus, RING_READINESS, WAIT_CALLS, Way,
     },
-    memory::MappedArray,
+    memory::{MappedArray, SliceGlance},
 };
 
 /// [`DIRECTORY_BLOCK`] as the kernel counts entries.
@@ -40,6 +45,14 @@ const POLLERS_OF_A_LOOP: u32 = POLLERS as u32;
 
 /// The probes, as committed; `cargo xtask build-ebpf` makes it.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("ioscope.bpf.o");
+
+/// How often the clock looks at what runs on each CPU. Not a divisor of what programs' own timers like, so
+/// that it does not always meet them at the same place.
+pub const SAMPLES_PER_SECOND: u64 = 199;
+
+/// Room for captures on each CPU: the collector takes them out every 10 ms, in which the clock makes two
+/// and a thread that sleeps again and again makes ten.
+const CAPTURES_PER_CPU: usize = 16;
 
 /// Room for the probes' diagnostics: some hundred, of which there are a few.
 const DIAGNOSTICS_BYTES: u32 = 64 << 10;
@@ -73,6 +86,8 @@ pub struct Plan {
     pub stream: u32,
     /// A loop duration from here on is a stall.
     pub stall_threshold: Duration,
+    /// From this loop duration on it is looked at where the thread is.
+    pub warn_threshold: Duration,
     /// Which ways to hook may be gone.
     pub hooks: HookChoice,
     /// The probes write diagnostics to the log.
@@ -111,6 +126,7 @@ pub struct Session {
     targets: HashMap<MapData, u32, u8>,
     drops: PerCpuArray<MapData, AsPod<Drops>>,
     stream: RingBuf<MapData>,
+    captures: RingBuf<MapData>,
     jobs: Vec<JobStatus>,
     statistics: bool,
     /// What keeps the kernel's statistics on.
@@ -143,6 +159,7 @@ impl Session {
             .map_max_entries("NOTES", plan.capacity * POLLERS_OF_A_LOOP)
             .map_max_entries("DIRECTORY", directory_blocks)
             .map_max_entries("STREAM", plan.stream_bytes)
+            .map_max_entries("CAPTURES", captures_bytes())
             .map_max_entries("AYA_LOGS", if plan.diagnostics { DIAGNOSTICS_BYTES } else { 4096 })
             .load(OBJECT)
             .map_err(ProbeError::from_load)?;
@@ -162,7 +179,8 @@ impl Session {
         }
         let control = map_array(&ebpf, "CONTROL", 1)?;
         control.set_stream(plan.stream);
-        control.set_stall_threshold(u64::try_from(plan.stall_threshold.as_nanos()).unwrap_or(u64::MAX));
+        control.set_stall_threshold(nanoseconds(plan.stall_threshold));
+        control.set_warn_threshold(nanoseconds(plan.warn_threshold));
 
         let mut session = Self {
             loops: map_array(&ebpf, "LOOPS", plan.capacity)?,
@@ -172,6 +190,7 @@ impl Session {
             targets,
             drops: PerCpuArray::try_from(take(&mut ebpf, "DROPS")?)?,
             stream: RingBuf::try_from(take(&mut ebpf, "STREAM")?)?,
+            captures: RingBuf::try_from(take(&mut ebpf, "CAPTURES")?)?,
             jobs: Vec::with_capacity(JOBS.len()),
             statistics: config::statistics_are_on(),
             measuring: None,
@@ -277,6 +296,18 @@ impl Session {
                 program.load(function, kernel.program_btf)?;
                 program.attach()?;
             }
+            HookKind::Clock => {
+                let program: &mut PerfEvent = program.try_into()?;
+                program.load()?;
+                for cpu in online_cpus().map_err(|(_, error)| ProgramError::IOError(error))? {
+                    program.attach(
+                        PerfEventConfig::Software(SoftwareEvent::CpuClock),
+                        PerfEventScope::AllProcessesOneCpu { cpu },
+                        SamplePolicy::Frequency(SAMPLES_PER_SECOND),
+                        false,
+                    )?;
+                }
+            }
             HookKind::Iterator => {
                 let program: &mut Iter = program.try_into()?;
                 program.load(hook.name, kernel.program_btf)?;
@@ -369,6 +400,7 @@ impl Session {
             total.targets_full += cpu.targets_full;
             total.out_of_directory += cpu.out_of_directory;
             total.compat_calls += cpu.compat_calls;
+            total.captures_full += cpu.captures_full;
         }
         Ok(total)
     }
@@ -423,7 +455,38 @@ impl Session {
 
     /// From which loop duration on a slice is a stall.
     pub fn set_stall_threshold(&self, threshold: Duration) {
-        self.control.set_stall_threshold(u64::try_from(threshold.as_nanos()).unwrap_or(u64::MAX));
+        self.control.set_stall_threshold(nanoseconds(threshold));
+    }
+
+    /// From which loop duration on it is looked at where the thread is.
+    pub fn set_warn_threshold(&self, threshold: Duration) {
+        self.control.set_warn_threshold(nanoseconds(threshold));
+    }
+
+    /// Calls `visit` with what of a loop tells whether its slice is too long, for every loop that lives;
+    /// cheap enough to be done often.
+    pub fn glance_at_slices(&self, visit: impl FnMut(u32, SliceGlance)) {
+        self.loops.glance_at_slices(visit);
+    }
+
+    /// Tells the probes that it is known where a loop's thread sleeps, so that they tell when it wakes. Should
+    /// it be awake by now, nothing comes of it.
+    pub fn set_captured(&self, slot: u32) {
+        self.loops.set_captured(slot);
+    }
+
+    /// A copy of a loop's entry, if it is in use and could be copied.
+    pub fn copy(&self, slot: u32) -> Option<Box<LoopSlot>> {
+        self.loops.copy(slot).filter(|entry| entry.status == status::LIVE)
+    }
+
+    /// Calls `visit` with the captures of stacks since the last time, oldest first.
+    pub fn drain_captures(&mut self, mut visit: impl FnMut(Capture)) {
+        while let Some(item) = self.captures.next() {
+            if let Some(capture) = Capture::decode(&item) {
+                visit(capture);
+            }
+        }
     }
 
     /// Detaches the probes: the maps stand still from here on.
@@ -461,6 +524,7 @@ fn unload(program: &mut Program) -> Result<(), ProbeError> {
         Program::FEntry(program) => program.unload(),
         Program::FExit(program) => program.unload(),
         Program::Iter(program) => program.unload(),
+        Program::PerfEvent(program) => program.unload(),
         _ => Ok(()),
     };
     match unloaded {
@@ -468,6 +532,17 @@ fn unload(program: &mut Program) -> Result<(), ProbeError> {
         Ok(()) | Err(ProgramError::NotLoaded) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The size of the captures' buffer.
+fn captures_bytes() -> u32 {
+    let cpus = online_cpus().map_or(1, |cpus| cpus.len());
+    let wanted = (cpus * CAPTURES_PER_CPU * size_of::<CaptureRecord>()).next_power_of_two();
+    u32::try_from(wanted.clamp(1 << 20, 32 << 20)).unwrap_or(1 << 20)
 }
 
 /// The kernel runs the iterator's program while its file is read.

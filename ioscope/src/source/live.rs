@@ -1,11 +1,19 @@
 //! Batches from a live session.
 
-use std::{collections::HashMap, os::unix::fs::MetadataExt as _, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    os::unix::fs::MetadataExt as _,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use ioscope_common::{COMM_LEN, Control, LoopSlot, status};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{Source, SourceError, Streaming};
+use super::{
+    Source, SourceError, Streaming,
+    watch::{Occupant, Watch},
+};
 use crate::{
     model::{Batch, Cost, Identity, LoopId, Sample},
     probe::{Plan, ProbeError, Record, Session, hooks::JobStatus},
@@ -45,6 +53,9 @@ pub struct LiveSource {
     tenants: HashMap<u32, Tenant>,
     processes: HashMap<u32, Process>,
     recogniser: Recogniser,
+    watch: Watch,
+    warn_threshold: Duration,
+    detached: bool,
 }
 
 /// A loop in its place.
@@ -78,7 +89,33 @@ impl LiveSource {
             tenants: HashMap::new(),
             processes: HashMap::new(),
             recogniser: Recogniser::default(),
+            watch: Watch::new(plan.stall_threshold, plan.warn_threshold),
+            warn_threshold: plan.warn_threshold,
+            detached: false,
         })
+    }
+
+    /// When to look for stalls next.
+    pub const fn next_look(&self) -> Instant {
+        self.watch.next()
+    }
+
+    /// Looks for stalls. `true` when one was found or has ended, so that a batch should be taken at once.
+    ///
+    /// # Errors
+    /// When the kernel does not let it go on.
+    pub fn look_for_stalls(&mut self) -> Result<bool, SourceError> {
+        self.watch_stalls()?;
+        Ok(self.watch.has_news())
+    }
+
+    fn watch_stalls(&mut self) -> Result<(), ProbeError> {
+        let tenants = &self.tenants;
+        let who = |slot| {
+            let tenant = tenants.get(&slot)?;
+            Some(Occupant { id: tenant.id, pid: tenant.identity.pid })
+        };
+        self.watch.look(&mut self.session, who, monotonic_ns())
     }
 
     /// Makes a process a target.
@@ -89,6 +126,7 @@ impl LiveSource {
     /// Detaches the probes; the next batch is the last, and exact.
     pub fn detach(&mut self) -> Result<(), ProbeError> {
         self.sampled_at = 0;
+        self.detached = true;
         self.session.detach()
     }
 
@@ -173,6 +211,7 @@ impl LiveSource {
 
 impl Source for LiveSource {
     fn next_batch(&mut self) -> Result<Option<Batch>, SourceError> {
+        let began = Instant::now();
         let mut batch = Batch { at: monotonic_ns(), ..Batch::default() };
         // Copies first, then the stream: the records of a loop that has ended lie in the stream by then,
         // and its place is given back only after they were taken out.
@@ -204,17 +243,29 @@ impl Source for LiveSource {
                 add(&mut batch, id, record);
             }
         }
+        // By now everyone is known.
+        self.watch_stalls()?;
+        if self.detached {
+            self.watch.finish();
+        }
+        self.watch.hand_over(&mut batch);
         for slot in ended {
             self.tenants.remove(&slot);
+            self.watch.forget(slot);
             self.session.release(slot)?;
         }
         if !batch.ended.is_empty() {
             let tenants = &self.tenants;
-            self.processes.retain(|pid, _| tenants.values().any(|tenant| tenant.identity.pid == *pid));
+            let lives = |pid| tenants.values().any(|tenant| tenant.identity.pid == pid);
+            for pid in self.processes.keys().filter(|pid| !lives(**pid)) {
+                self.watch.forget_process(*pid);
+            }
+            self.processes.retain(|pid, _| lives(*pid));
         }
         self.session.log_diagnostics();
         batch.drops = self.session.drops()?;
         batch.cost = Cost { bpf_ns: self.session.run_time_ns()?, collector_cpu_ns: cpu_ns() };
+        self.watch.batch_took(began.elapsed());
         Ok(Some(batch))
     }
 
@@ -250,6 +301,8 @@ impl Source for LiveSource {
 
     fn set_stall_threshold(&mut self, threshold: Duration) {
         self.session.set_stall_threshold(threshold);
+        self.session.set_warn_threshold(self.warn_threshold.min(threshold));
+        self.watch.set_thresholds(threshold, self.warn_threshold.min(threshold));
     }
 
     fn attach(&self) -> &'static str {

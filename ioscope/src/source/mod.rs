@@ -1,7 +1,10 @@
 //! Where batches come from: a live session, or a recording. Whoever takes them does not know which.
 
+mod arguments;
 mod live;
+mod naming;
 pub mod selection;
+mod watch;
 
 use std::time::Duration;
 

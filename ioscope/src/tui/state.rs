@@ -20,10 +20,12 @@ use super::{
     tracks::Tracks,
     window::{CostShare, Window},
 };
-use crate::model::{Identity, LoopId, Model, Present, Stats};
+use crate::model::{Identity, LoopId, Model, Present, StallLog, Stats, stalls::Stall};
 
 /// So many of a loop's last iterations are shown in Detail, at most.
 const LAST: usize = 40;
+/// So many stalls are listed, at most.
+const MOST_STALLS: usize = 1000;
 
 /// What is traced, and with what: it does not change while it is.
 #[derive(Clone, Debug, Default)]
@@ -196,6 +198,8 @@ pub(super) struct Shown {
     pub(super) inspected: Option<Box<Inspected>>,
     /// The processes of Compare, while it is on the screen.
     pub(super) compared: Vec<Compared>,
+    /// The stalls of Stalls, while it is on the screen.
+    pub(super) stalls: Vec<ShownStall>,
 }
 
 /// A loop in full.
@@ -205,11 +209,27 @@ pub(super) struct Inspected {
     pub(super) ended: bool,
     pub(super) present: Present,
     pub(super) ongoing_stall: Option<u64>,
+    pub(super) stalls: StallLog,
     /// Since tracing began, and lately.
     pub(super) total: Stats,
     pub(super) recent: Stats,
     /// The last that streamed, the newest first.
     pub(super) iterations: Vec<Iteration>,
+}
+
+/// A stall and whose it is.
+#[derive(Clone, Debug)]
+pub(super) struct ShownStall {
+    pub(super) identity: Arc<Identity>,
+    pub(super) stall: Stall,
+}
+
+/// How Stalls is looked at.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct StallsState {
+    /// By loop and beginning; without one, the first.
+    pub(super) selected: Option<(LoopId, u64)>,
+    pub(super) top: usize,
 }
 
 /// A process, all its loops together.
@@ -244,6 +264,7 @@ pub struct App {
     /// The loop that Detail shows, and the first of its lines on the screen.
     pub(super) detail: (Option<LoopId>, usize),
     pub(super) timeline: TimelineState,
+    pub(super) stalls: StallsState,
     /// Processes to compare, and the first line of that screen.
     pub(super) marked: BTreeSet<u32>,
     pub(super) compare_top: usize,
@@ -301,6 +322,7 @@ impl App {
                 top: 0,
                 wakeups: Wakeups::OfSelected,
             },
+            stalls: StallsState::default(),
             marked: BTreeSet::new(),
             compare_top: 0,
             filter: String::new(),
@@ -339,6 +361,7 @@ impl App {
     pub(super) fn look_closer(&mut self) {
         let inspected = (self.screen == Screen::Detail).then(|| self.inspect()).flatten();
         self.shown.inspected = inspected.map(Box::new);
+        self.shown.stalls = if self.screen == Screen::Stalls { self.collect_stalls() } else { Vec::new() };
         self.shown.compared = if self.screen == Screen::Compare { self.compare() } else { Vec::new() };
     }
 
@@ -351,10 +374,47 @@ impl App {
             ended: entry.ended,
             present: entry.present,
             ongoing_stall: entry.ongoing_stall(self.model.stall_threshold),
+            stalls: entry.stalls.clone(),
             total: entry.stats.clone(),
             recent: self.window.recent(entry),
             iterations: track.map_or_else(Vec::new, |track| track.newest().take(LAST).copied().collect()),
         })
+    }
+
+    /// The stalls of the loops that match the filter: those that go on, the longest first, then the others, the
+    /// latest first.
+    fn collect_stalls(&self) -> Vec<ShownStall> {
+        let filter = self.filter.to_lowercase();
+        let mut stalls: Vec<ShownStall> = self
+            .model
+            .loops()
+            .flat_map(|entry| {
+                let identity = &entry.identity;
+                entry
+                    .stalls
+                    .iter()
+                    .map(move |stall| ShownStall { identity: Arc::clone(identity), stall: stall.clone() })
+            })
+            .filter(|shown| {
+                let identity = &shown.identity;
+                let names = [&identity.comm, &identity.process];
+                filter.is_empty()
+                    || names.iter().any(|name| name.to_lowercase().contains(&filter))
+                    || identity.tid.to_string().starts_with(&filter)
+            })
+            .collect();
+        stalls.sort_by_key(|shown| (!shown.stall.is_ongoing(), std::cmp::Reverse(shown.stall.began_at)));
+        let ongoing = stalls.partition_point(|shown| shown.stall.is_ongoing());
+        stalls[..ongoing].sort_by_key(|shown| std::cmp::Reverse(shown.stall.duration_ns()));
+        stalls.truncate(MOST_STALLS);
+        stalls
+    }
+
+    /// Which of the stalls is selected, by its place in the list.
+    pub(super) fn selected_stall(&self) -> usize {
+        let is_selected =
+            |shown: &ShownStall| self.stalls.selected == Some((shown.stall.loop_id, shown.stall.began_at));
+        self.shown.stalls.iter().position(is_selected).unwrap_or(0)
     }
 
     /// The marked processes, in the order of their numbers, or all, the busiest first.

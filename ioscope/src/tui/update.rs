@@ -36,7 +36,8 @@ pub fn update(app: &mut App, message: Message) -> Vec<Effect> {
             if !app.paused {
                 app.tracks.take(&batch);
             }
-            let due = !app.paused && batch.at >= app.refresh_at;
+            // A stall is shown when it is found.
+            let due = !app.paused && (batch.at >= app.refresh_at || !batch.found.is_empty());
             if due {
                 // A batch that is early by a little is this one's, not the next one's.
                 let every = refresh_every(app);
@@ -186,7 +187,13 @@ fn open(app: &mut App) {
             fold_process(app, pid, !folded);
         }
         (Screen::Loops, None) => go(app, Action::First),
-        (Screen::Loops | Screen::Timeline | Screen::Stalls, _) => show(app, Screen::Detail),
+        (Screen::Stalls, _) => {
+            if let Some(shown) = app.shown.stalls.get(app.selected_stall()) {
+                app.loops.selected = Some(Key::Loop(shown.stall.loop_id));
+                show(app, Screen::Detail);
+            }
+        }
+        (Screen::Loops | Screen::Timeline, _) => show(app, Screen::Detail),
         (Screen::Detail | Screen::Compare, _) => {}
     }
 }
@@ -195,6 +202,7 @@ fn close(app: &mut App) {
     if !app.filter.is_empty() && matches!(app.screen, Screen::Loops | Screen::Timeline | Screen::Stalls) {
         app.filter.clear();
         app.arrange();
+        app.look_closer();
     } else if app.screen != Screen::Loops {
         show(app, Screen::Loops);
     } else {
@@ -279,7 +287,12 @@ fn go(app: &mut App, action: Action) {
         Screen::Timeline => timeline::select(app, action),
         Screen::Detail => scroll(&mut app.detail.1, page, action),
         Screen::Compare => scroll(&mut app.compare_top, page, action),
-        Screen::Stalls => {}
+        Screen::Stalls => {
+            let room = usize::from(view::stall_list_height(page)).max(1);
+            let stalls = &app.shown.stalls;
+            let at = step(Some(app.selected_stall()), app.stalls.top, stalls.len(), room, action);
+            app.stalls.selected = at.map(|at| (stalls[at].stall.loop_id, stalls[at].stall.began_at));
+        }
     }
 }
 
@@ -347,7 +360,13 @@ fn settle(app: &mut App) {
     match app.screen {
         Screen::Detail => app.detail.1 = app.detail.1.min(view::last_top(app)),
         Screen::Compare => app.compare_top = app.compare_top.min(view::last_top(app)),
-        Screen::Loops | Screen::Timeline | Screen::Stalls => {}
+        Screen::Stalls => {
+            let room = usize::from(view::stall_list_height(view::body_height(app)));
+            let at = app.selected_stall();
+            let top = app.stalls.top.min(app.shown.stalls.len().saturating_sub(room));
+            app.stalls.top = top.min(at).max((at + 1).saturating_sub(room));
+        }
+        Screen::Loops | Screen::Timeline => {}
     }
 }
 

@@ -117,6 +117,7 @@ pub(super) fn compare_lines(app: &App) -> Vec<String> {
 }
 
 pub(super) use help::last_top as last_help_top;
+pub(super) use stalls::list_height as stall_list_height;
 pub(super) use timeline::{
     at as timeline_at, iteration_at_cursor, lanes as timeline_lanes, width as timeline_width,
 };

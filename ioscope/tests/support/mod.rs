@@ -6,6 +6,7 @@
 pub(crate) mod expect;
 pub(crate) mod helper;
 pub(crate) mod ioscope;
+pub(crate) mod kernel;
 pub(crate) mod load;
 pub(crate) mod programs;
 pub(crate) mod second_source;

@@ -25,6 +25,7 @@ pub(crate) fn plan(processes: &[u32]) -> Plan {
         stream_bytes: 4096,
         stream: Control::STREAM_OFF,
         stall_threshold: STALL_THRESHOLD,
+        warn_threshold: STALL_THRESHOLD,
         hooks: hooks(),
         diagnostics: false,
     }

@@ -8,16 +8,19 @@ use ioscope::demo::{Report, Spec};
 use ioscope_common::WaitCall;
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::kernel;
+
 pub(crate) type Outcome = Result<(), Box<dyn Error>>;
 
 /// The program under test.
 pub(crate) const IOSCOPE: &str = env!("CARGO_BIN_EXE_ioscope");
 
-/// The calls that this architecture has.
+/// The calls that this architecture and this kernel have.
 pub(crate) fn calls() -> impl Iterator<Item = WaitCall> {
     let is_x86 = cfg!(target_arch = "x86_64");
     WaitCall::ALL.into_iter().filter(move |call| {
-        is_x86 || !matches!(call, WaitCall::EpollWait | WaitCall::Poll | WaitCall::Select)
+        (is_x86 || !matches!(call, WaitCall::EpollWait | WaitCall::Poll | WaitCall::Select))
+            && kernel::has_call(*call)
     })
 }
 

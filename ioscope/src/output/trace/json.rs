@@ -9,7 +9,10 @@ use ioscope_common::{Drops, Iteration, State, TIMEOUT_NEVER, TIMEOUT_UNKNOWN, Wa
 use serde::Serialize;
 
 use super::{Call, Event, FLAGS, Moment, Turn, context, errno_name, has_wakeup};
-use crate::{model::Identity, output::json::syscall_name};
+use crate::{
+    model::Identity,
+    output::{json::syscall_name, stalls::StallJson},
+};
 
 #[derive(Serialize)]
 struct Line<'a> {
@@ -30,6 +33,7 @@ enum Body<'a> {
     Iteration(Completed<'a>),
     Block { state: &'static str, syscall: String, blocked_ns: u64 },
     Waiting(StillWaiting),
+    Stall(Box<StallJson>),
 }
 
 #[derive(Serialize)]
@@ -113,6 +117,10 @@ pub(super) fn write(
             let state = if block.state == State::Parked as u32 { "parked" } else { "blocked" };
             let syscall = syscall_name(block.syscall);
             ("block", Body::Block { state, syscall, blocked_ns: block.ns })
+        }
+        Event::Stall(stall) => {
+            let kind = if stall.is_ongoing() { "stall" } else { "stall_ended" };
+            (kind, Body::Stall(Box::new(StallJson::of(stall))))
         }
         Event::Waiting(call, wait_ns) => {
             ("waiting", Body::Waiting(StillWaiting { arguments: arguments(call), wait_ns, unfinished: true }))

@@ -10,7 +10,7 @@ use ioscope_common::{
 use super::{Call, Event, FLAGS, Moment, Turn, context, errno_name, has_wakeup};
 use crate::{
     model::Identity,
-    output::{json::syscall_name, numbers::Nanoseconds},
+    output::{json::syscall_name, numbers::Nanoseconds, stalls},
 };
 
 /// A name of 15 characters and a number of 7 take one more than this together.
@@ -44,6 +44,7 @@ impl Line {
         match event {
             Event::Iteration(turn) => self.iteration(turn)?,
             Event::Block(block) => self.block(block)?,
+            Event::Stall(stall) => stalls::write_trace(&mut self.bytes, stall)?,
             Event::Waiting(call, ns) => {
                 self.cell(CALL, |out| write_call(out, call))?;
                 self.cell(RESULT, |out| write!(out, "= ?"))?;

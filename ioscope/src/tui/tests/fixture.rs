@@ -89,7 +89,10 @@ impl Thread {
     }
 
     pub(super) fn sleep(&mut self, after: u64, syscall: i32, futex: bool) {
-        self.step(after, Transition::SwitchOut { asleep: true, syscall, futex });
+        self.step(
+            after,
+            Transition::SwitchOut { asleep: true, syscall, futex, argument: 0, throttled: false },
+        );
     }
 
     /// Wakes up, and is on a CPU so long after.
@@ -199,7 +202,10 @@ pub(super) fn scene(app: &mut App) {
     polling.turns_until(end, steady(20));
     polling.enter(0);
     ready.turns_until(end - 5 * MS, steady(96));
-    ready.step(0, Transition::SwitchOut { asleep: false, syscall: -1, futex: false });
+    ready.step(
+        0,
+        Transition::SwitchOut { asleep: false, syscall: -1, futex: false, argument: 0, throttled: false },
+    );
     running.turns_until(end, steady(75));
     blocked.turns_until(end - 42 * MS, steady(30));
     blocked.sleep(0, i32::try_from(libc::SYS_fsync).expect("small"), false);

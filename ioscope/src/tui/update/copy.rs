@@ -1,11 +1,12 @@
 //! What is selected as text, for the clipboard.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, io::Write as _};
 
 use super::Effect;
 use crate::{
     output::{
         numbers::duration,
+        stalls,
         summary::{LoopSummary, Summary},
         text,
     },
@@ -45,6 +46,8 @@ fn selected_text(app: &App) -> Option<(String, String)> {
                     identity: std::sync::Arc::clone(&inspected.identity),
                     stats: inspected.total.clone(),
                     ongoing_stall_ns: inspected.ongoing_stall.unwrap_or(0),
+                    stalls: inspected.stalls.iter().cloned().collect(),
+                    stalls_dropped: inspected.stalls.dropped(),
                 }],
                 drops: app.shown.drops,
                 cost: app.model.cost(),
@@ -62,7 +65,15 @@ fn selected_text(app: &App) -> Option<(String, String)> {
             let lines = view::compare_lines(app);
             (!app.shown.compared.is_empty()).then(|| ("the comparison".to_owned(), lines.join("\n") + "\n"))
         }
-        Screen::Stalls => None,
+        Screen::Stalls => {
+            let shown = app.shown.stalls.get(app.selected_stall())?;
+            let identity = &shown.identity;
+            let mut out = Vec::new();
+            writeln!(out, "{} ({}) stalled for {}", identity.comm, identity.tid, stalls::line(&shown.stall))
+                .ok()?;
+            stalls::write_stacks(&mut out, "  ", &shown.stall).ok()?;
+            Some((format!("a stall of {}", identity.comm), String::from_utf8(out).ok()?))
+        }
     }
 }
 

@@ -112,6 +112,7 @@ fn filter(app: &mut App, before: String, event: &KeyEvent) {
         return;
     }
     app.arrange();
+    app.look_closer();
 }
 
 fn threshold(app: &mut App, mut text: String, event: &KeyEvent) -> Vec<Effect> {

@@ -1,0 +1,130 @@
+//! From captured stacks to named ones, in a thread of its own: the symbols of a big program take their time,
+//! and whoever drains the kernel's buffers has none.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
+    time::{Duration, Instant},
+};
+
+use crate::{
+    model::stalls::{RawStack, Stack},
+    probe::privileges,
+    symbols::{Registers, Resolver},
+};
+
+/// More captures than this do not wait to be named: what comes then keeps its addresses only.
+const MOST_WAITING: usize = 1024;
+
+enum Request {
+    Name(u64, Box<RawStack>),
+    Forget(u32),
+}
+
+/// The thread that names stacks, as seen from outside.
+pub(super) struct Naming {
+    requests: Sender<Request>,
+    named: Receiver<(u64, Arc<Stack>)>,
+    waiting: HashSet<u64>,
+    next: u64,
+}
+
+impl Naming {
+    /// Starts the thread. Before privileges are given up: it opens what only they open, and gives its own
+    /// up afterwards.
+    pub(super) fn start() -> Self {
+        let (requests, work) = channel();
+        let (done, named) = channel();
+        let thread = std::thread::Builder::new().name("symbols".to_owned());
+        let started = thread.spawn(move || {
+            let mut resolver = Resolver::new();
+            if let Err(error) = privileges::keep_what_reading_takes() {
+                log::warn!("{error}");
+            }
+            for request in work {
+                match request {
+                    Request::Name(ticket, raw) => {
+                        let stack = Arc::new(name(&mut resolver, *raw));
+                        if done.send((ticket, stack)).is_err() {
+                            return;
+                        }
+                    }
+                    Request::Forget(pid) => resolver.forget(pid),
+                }
+            }
+        });
+        if let Err(error) = started {
+            log::warn!("stacks stay without names: no thread can be started: {error}");
+        }
+        Self { requests, named, waiting: HashSet::new(), next: 0 }
+    }
+
+    /// Asks for a stack's names. The ticket comes back with them.
+    pub(super) fn ask(&mut self, raw: RawStack) -> Result<u64, Arc<Stack>> {
+        if self.waiting.len() >= MOST_WAITING {
+            return Err(Arc::new(Stack { kernel: raw.kernel, user: raw.user, frames: Vec::new() }));
+        }
+        self.next += 1;
+        match self.requests.send(Request::Name(self.next, Box::new(raw))) {
+            Ok(()) => {
+                self.waiting.insert(self.next);
+                Ok(self.next)
+            }
+            // There is no such thread.
+            Err(error) => Err(Arc::new(match error.0 {
+                Request::Name(_, raw) => Stack { kernel: raw.kernel, user: raw.user, frames: Vec::new() },
+                Request::Forget(_) => Stack::default(),
+            })),
+        }
+    }
+
+    /// What has its names by now.
+    pub(super) fn take(&mut self) -> Vec<(u64, Arc<Stack>)> {
+        let named: Vec<_> = self.named.try_iter().collect();
+        named.iter().for_each(|(ticket, _)| {
+            self.waiting.remove(ticket);
+        });
+        named
+    }
+
+    /// Waits for what was asked for, so long at most.
+    pub(super) fn take_all(&mut self, patience: Duration) -> Vec<(u64, Arc<Stack>)> {
+        let mut all = self.take();
+        let until = Instant::now() + patience;
+        while !self.waiting.is_empty() {
+            match self.named.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok((ticket, stack)) => {
+                    self.waiting.remove(&ticket);
+                    all.push((ticket, stack));
+                }
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        all
+    }
+
+    /// Lets go of a process that has ended.
+    pub(super) fn forget(&self, pid: u32) {
+        // Without the thread there is nothing to let go of.
+        let _ = self.requests.send(Request::Forget(pid));
+    }
+}
+
+/// Unwinds and names.
+fn name(resolver: &mut Resolver, raw: RawStack) -> Stack {
+    let RawStack { pid, kernel, mut user, copy } = raw;
+    if let Some(copy) = copy {
+        let registers = Registers { ip: copy.ip, sp: copy.sp, fp: copy.fp, lr: copy.lr };
+        let unwound = resolver.unwind(pid, &registers, &copy.bytes).addresses;
+        // Where there are no tables, frame pointers may have come further; where there are, they may have led
+        // astray.
+        if unwound.len() > 1 || user.is_empty() {
+            user = unwound;
+        }
+    }
+    let frames = resolver.resolve(pid, &kernel, &user).frames;
+    Stack { kernel, user, frames }
+}

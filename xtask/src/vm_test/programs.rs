@@ -1,0 +1,153 @@
+//! What is run in a guest: the test programs as cargo builds them, and the tools that they start.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde::Deserialize;
+
+use super::arch::Arch;
+use crate::workspace::{cargo, root, which};
+
+/// Test programs that are not run in a guest, and why.
+const LEFT_OUT: &[(&str, &str)] = &[
+    ("real_programs", "the servers and runtimes that it traces are not in the image"),
+    ("runtimes", "the servers and runtimes that it recognises are not in the image"),
+];
+
+/// What the tests start by name. One that this machine lacks is missing in the guest, too, and the tests that
+/// need it say so.
+pub(super) const TOOLS: &[&str] =
+    &["sh", "cat", "echo", "grep", "kill", "mount", "setsid", "sleep", "strace", "true", "unshare"];
+
+/// The programs that cargo has built.
+pub(super) struct Programs {
+    /// `ioscope` itself, where the tests look for it.
+    pub(super) ioscope: PathBuf,
+    /// Name and path of each test program.
+    pub(super) tests: Vec<(String, PathBuf)>,
+}
+
+/// A line of cargo's messages, as far as it matters.
+#[derive(Deserialize)]
+struct Message {
+    executable: Option<PathBuf>,
+    target: Option<Target>,
+    profile: Option<Profile>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+    kind: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Profile {
+    test: bool,
+}
+
+impl Programs {
+    /// Builds `ioscope` and its tests. `only`: no other test programs than these.
+    pub(super) fn build(prepare: impl FnOnce(&mut Command), only: &[String]) -> Result<Self> {
+        let mut command = Command::new(cargo());
+        command.args(["test", "--no-run", "--locked", "--package", "ioscope"]).current_dir(root());
+        command.args(["--message-format", "json-render-diagnostics"]);
+        prepare(&mut command);
+        eprintln!("building the tests");
+        let built = command.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
+        if !built.status.success() {
+            bail!("the tests do not build: cargo ended with {}", built.status);
+        }
+        let text = String::from_utf8(built.stdout).context("cargo's messages")?;
+        let programs = Self::parse(&text)?;
+        for name in only {
+            if !programs.tests.iter().any(|(known, _)| known == name) {
+                let known: Vec<&str> = programs.tests.iter().map(|(name, _)| name.as_str()).collect();
+                bail!("there is no test program {name} for a guest; there are {}", known.join(", "));
+            }
+        }
+        let tests = programs.tests.into_iter().filter(|(name, _)| only.is_empty() || only.contains(name));
+        Ok(Self { ioscope: programs.ioscope, tests: tests.collect() })
+    }
+
+    fn parse(messages: &str) -> Result<Self> {
+        let mut ioscope = None;
+        let mut tests = Vec::new();
+        for line in messages.lines() {
+            let Ok(Message { executable: Some(path), target: Some(target), profile: Some(profile) }) =
+                serde_json::from_str(line)
+            else {
+                continue;
+            };
+            let is = |kind: &str| target.kind.iter().any(|known| known == kind);
+            if is("bin") && !profile.test && target.name == "ioscope" {
+                ioscope = Some(path);
+            } else if profile.test && (is("test") || is("lib")) {
+                let name = if is("lib") { "unit".to_owned() } else { target.name };
+                if !LEFT_OUT.iter().any(|(left_out, _)| *left_out == name) {
+                    tests.push((name, path));
+                }
+            }
+        }
+        tests.sort();
+        if tests.is_empty() {
+            bail!("cargo built no test program");
+        }
+        Ok(Self { ioscope: ioscope.context("cargo built no ioscope")?, tests })
+    }
+}
+
+/// Says which test programs are not run, and why.
+pub(super) fn left_out() -> impl Iterator<Item = String> {
+    LEFT_OUT.iter().map(|(name, why)| format!("{name} is not run in a guest: {why}"))
+}
+
+/// A copy without debug information, if the tool for it is there: a tenth of the size. Returns what to pack.
+pub(super) fn stripped(executable: &Path, directory: &Path, arch: Arch) -> Result<PathBuf> {
+    let tools = [format!("{}-linux-gnu-strip", arch.gnu()), "strip".to_owned()];
+    let tools = if Arch::HOST == Some(arch) { &tools[..] } else { &tools[..1] };
+    let Some(strip) = tools.iter().find_map(|tool| which(tool)) else { return Ok(executable.to_owned()) };
+    fs::create_dir_all(directory)?;
+    let name = executable.file_name().context("an executable has a name")?;
+    let copy = directory.join(name);
+    let time = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+    if time(&copy) <= time(executable) {
+        run_quietly(Command::new(strip).arg("--strip-debug").arg("-o").arg(&copy).arg(executable))?;
+    }
+    Ok(copy)
+}
+
+fn run_quietly(command: &mut Command) -> Result<()> {
+    let status =
+        command.stdin(Stdio::null()).status().with_context(|| format!("cannot start {command:?}"))?;
+    if !status.success() {
+        bail!("{command:?} ended with {status}");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_found_in_cargos_messages() {
+        let messages = r#"
+{"reason":"compiler-artifact","target":{"name":"serde","kind":["lib"]},"profile":{"test":false},"executable":null}
+{"reason":"compiler-artifact","target":{"name":"ioscope","kind":["bin"]},"profile":{"test":true},"executable":"/t/deps/ioscope-1"}
+{"reason":"compiler-artifact","target":{"name":"ioscope","kind":["bin"]},"profile":{"test":false},"executable":"/t/ioscope"}
+{"reason":"compiler-artifact","target":{"name":"ioscope","kind":["lib"]},"profile":{"test":true},"executable":"/t/deps/ioscope-2"}
+{"reason":"compiler-artifact","target":{"name":"runtimes","kind":["test"]},"profile":{"test":true},"executable":"/t/deps/runtimes-1"}
+{"reason":"compiler-artifact","target":{"name":"cli","kind":["test"]},"profile":{"test":true},"executable":"/t/deps/cli-1"}
+{"reason":"build-finished","success":true}"#;
+        let programs = Programs::parse(messages).expect("there are some");
+        assert_eq!(programs.ioscope, Path::new("/t/ioscope"));
+        let names: Vec<&str> = programs.tests.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["cli", "unit"]);
+        assert!(Programs::parse("").is_err());
+    }
+}
