@@ -105,7 +105,10 @@ fn every_screen(terminal: &mut Terminal) {
     terminal.wait_for("epoll_pwait = 1");
     terminal.type_in("\x1b");
     terminal.wait_for("▲/S");
+    terminal.wait_for("/stalling");
+    // (Esc and a character after it at once would be Alt and that character.)
     terminal.type_in("\x1b");
+    terminal.wait_for_no("/stalling");
 
     terminal.type_in("3");
     terminal.wait_for("─ waiting");
@@ -118,6 +121,11 @@ fn every_screen(terminal: &mut Terminal) {
     terminal.wait_for("PAUSED");
     terminal.type_in(" Z");
     terminal.wait_for("5.00s live");
+
+    terminal.type_in("4");
+    terminal.wait_for("WHERE ITS TIME WENT");
+    terminal.wait_for("B blocked in");
+    terminal.wait_for("it is over");
 
     terminal.type_in("5");
     terminal.wait_for("wait calls per event");

@@ -165,11 +165,9 @@ pub(super) fn lines(app: &App, width: u16) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     let about = match (app.marked.len(), compared.len()) {
         (_, 0) => " no loop was seen yet".to_owned(),
-        (0, 1) => " one process is traced: trace several, and mark those to compare (m in Loops)".to_owned(),
+        (0, 1) => " one process is traced: with several, mark (m in Loops) those to compare".to_owned(),
         (0, _) => " none is marked (m in Loops): the busiest processes, since tracing began".to_owned(),
-        _ => {
-            " since tracing began; ★ marks the best of a row, ×2.00 how far the others are from it".to_owned()
-        }
+        _ => " since tracing began; ★ is the best of its row, ×2.00 twice as far".to_owned(),
     };
     lines.push(Line::styled(cut(&about, usize::from(width)), theme.secondary));
     if columns.is_empty() {

@@ -103,11 +103,12 @@ fn title(app: &App, inspected: &Inspected) -> Vec<Line<'static>> {
         does.push_span(Span::styled(format!(" STALLED for {} ", duration(ns)), theme.alarm));
     }
     let recent = &inspected.recent;
+    let stalls = inspected.total.counters.stalls;
     let numbers = [
         (percent(recent.utilisation()), "busy"),
         (rate(recent.per_second(recent.iterations())), "iterations/s"),
         (rate(recent.per_second(recent.counters.ready_events)), "events/s"),
-        (count(inspected.total.counters.stalls), "stalls"),
+        (count(stalls), if stalls == 1 { "stall" } else { "stalls" }),
     ];
     does.extend(numbers_line(&numbers, theme));
     vec![who, does]
@@ -185,17 +186,15 @@ fn latency_split(app: &App, total: &Stats, width: usize) -> Line<'static> {
     let whole = total.wakeup_latency.sum();
     let queue = total.run_queue_delay.sum().min(whole);
     let share = queue as f64 / whole as f64;
-    let cells = u16::try_from(width.saturating_sub(52).clamp(4, 24)).unwrap_or(4);
+    let (short, p99) = (width < 60, duration(total.run_queue_delay.quantile(0.99)));
+    let p99 = if short { String::new() } else { format!(" (p99 {p99})") };
+    let text = format!(" {} run queue{p99}, {} from there", percent(share), percent(1.0 - share));
+    let cells = u16::try_from(width.saturating_sub(text.len()).clamp(4, 24)).unwrap_or(4);
     let (filled, rest) = bar(share, cells);
     Line::from(vec![
         Span::styled(filled, app.theme.state(State::Ready)),
         Span::styled(rest, app.theme.secondary),
-        Span::raw(format!(
-            " {} run queue (p99 {}), {} from there",
-            percent(share),
-            duration(total.run_queue_delay.quantile(0.99)),
-            percent(1.0 - share)
-        )),
+        Span::raw(text),
     ])
 }
 

@@ -11,6 +11,8 @@ use crate::{
     tui::{cells::eighths_high, theme::Theme},
 };
 
+/// What is narrower is no picture.
+const LEAST_WIDTH: usize = 8;
 /// Rows of bars.
 const HEIGHT: usize = 4;
 /// What is marked: by these names, at these shares.
@@ -28,21 +30,17 @@ pub(super) struct Picture<'a> {
 /// The quantiles in words: `p50 25.6µs  p90 …`.
 pub(super) fn quantiles(picture: &Picture<'_>, theme: &Theme) -> Line<'static> {
     let mut line = Line::default();
-    for (name, share) in MARKS {
-        if name == "max" && picture.width >= 56 {
-            line.push_span(Span::styled(" p99.9 ", theme.secondary));
-            line.push_span(Span::styled(
-                (picture.format)(picture.distribution.quantile(0.999)),
-                theme.strong,
-            ));
-            line.push_span(Span::raw(" "));
+    let gap = if picture.width >= 56 { "  " } else { " " };
+    let p999 = (picture.width >= 56).then_some(("p99.9", 0.999));
+    for (name, share) in MARKS[..3].iter().copied().chain(p999).chain([MARKS[3]]) {
+        if !line.spans.is_empty() {
+            line.push_span(Span::raw(gap));
         }
-        line.push_span(Span::styled(format!(" {name} "), theme.secondary));
+        line.push_span(Span::styled(format!("{name} "), theme.secondary));
         line.push_span(Span::styled(
             (picture.format)(value(picture.distribution, name, share)),
             theme.strong,
         ));
-        line.push_span(Span::raw(" "));
     }
     line
 }
@@ -55,6 +53,9 @@ fn value(distribution: &Distribution, name: &str, share: f64) -> u64 {
 pub(super) fn lines(picture: &Picture<'_>, theme: &Theme) -> Vec<Line<'static>> {
     let Picture { distribution, format, style, width } = picture;
     let width = *width;
+    if width < LEAST_WIDTH {
+        return Vec::new();
+    }
     let mut buckets = distribution.buckets();
     let Some((first, ..)) = buckets.next() else { return Vec::new() };
     let last = distribution.buckets().last().map_or(first + 1, |(_, high, _)| high);

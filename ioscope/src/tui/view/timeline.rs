@@ -164,9 +164,14 @@ fn axis(app: &App, span: &Window, area: Rect, buffer: &mut Buffer) {
         return;
     }
     buffer.set_string(area.x, area.y, "─".repeat(usize::from(area.width)), app.theme.secondary);
+    // Long ago and close up, what is seen from the present would read the same everywhere.
+    let close = app.shown.at.saturating_sub(span.to) > span.length() * 4;
     for column in (0..area.width).step_by(usize::from(EVERY)) {
-        let ago = app.shown.at.saturating_sub(span.begin(column));
-        let text = format!("┬−{} ", duration(ago));
+        let text = if close && column > 0 {
+            format!("┬+{} ", duration(span.begin(column) - span.from))
+        } else {
+            format!("┬−{} ", duration(app.shown.at.saturating_sub(span.begin(column))))
+        };
         let room = usize::from(area.width - column);
         if text.chars().count() + 5 < room {
             buffer.set_stringn(area.x + column, area.y, text, room, app.theme.secondary);
@@ -384,7 +389,10 @@ fn legend(app: &App) -> Line<'static> {
         line.push_span(Span::raw(format!(" {word}  ")));
     }
     line.push_span(Span::styled("█", theme.bad));
-    line.push_span(Span::raw(" stall  (blank: not seen)"));
+    line.push_span(Span::raw(" stall"));
+    if app.size.width >= 100 {
+        line.push_span(Span::styled("  blank: not seen", theme.secondary));
+    }
     line
 }
 
