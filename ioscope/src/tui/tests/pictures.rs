@@ -111,9 +111,9 @@ fn picture(name: &str, size: (u16, u16), make: fn(&mut App), keys: &str) {
 
 #[test]
 fn pictures_are_what_the_screens_are() {
-    picture("loops", (110, 16), scene, "gj");
+    picture("loops", (110, 20), scene, "gj");
     picture("detail", (124, 34), scene, "/disk↵g2");
-    picture("timeline", (110, 24), scene, "3gjjjjjzzzzzzzzhw");
+    picture("timeline", (110, 24), scene, "3ghzzzzzzzzw");
     picture("stalls", (110, 22), scene, "4");
     picture("compare", (82, 25), servers, "5");
 }
