@@ -16,6 +16,19 @@ pub mod action {
     pub const FUTEX: u8 = 13;
 }
 
+/// Functions of the kernel's that programs call: what stands in the object's calls instead of the functions' numbers,
+/// which differ between kernels. The loader replaces it.
+pub mod kfunc {
+    /// `bpf_preempt_disable`, since Linux 6.10.
+    pub const PREEMPT_DISABLE: u32 = 0x1005_c0b1;
+    /// `bpf_preempt_enable`, since Linux 6.10.
+    pub const PREEMPT_ENABLE: u32 = 0x1005_c0b2;
+    /// `bpf_local_irq_save`, since Linux 6.14.
+    pub const IRQ_SAVE: u32 = 0x1005_c0b3;
+    /// `bpf_local_irq_restore`, since Linux 6.14.
+    pub const IRQ_RESTORE: u32 = 0x1005_c0b4;
+}
+
 /// How many system call numbers are known; both x86_64's and aarch64's end below.
 pub const SYSCALLS: usize = 512;
 
@@ -59,6 +72,8 @@ pub mod flag {
     /// The helper that finds a thread's saved registers, `bpf_task_pt_regs`, is there (since Linux 5.15);
     /// otherwise they are at the top of its kernel stack.
     pub const TASK_REGISTERS: u32 = 4096;
+    /// The kernel may preempt programs, and lets them forbid it (since Linux 6.14).
+    pub const PREEMPTIBLE: u32 = 8192;
 }
 
 /// Offsets, in bytes, of what the probes read in the kernel's structures.

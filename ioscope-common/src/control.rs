@@ -47,6 +47,9 @@ pub struct Drops {
     pub out_of_directory: u64,
     /// Wait calls of 32-bit programs, which are not traced.
     pub compat_calls: u64,
+    /// Runs of the probes that the kernel left out, because the same probe was running on that CPU already. Counted
+    /// by the kernel, filled in by the collector.
+    pub skipped_runs: u64,
     /// Captures of stacks that found no place in their ring buffer.
     pub captures_full: u64,
 }

@@ -442,7 +442,7 @@ pub struct Counters {
     pub restarts: u64,
     /// `io_uring_enter` calls that submit only.
     pub submissions: u64,
-    /// Loop durations at or over the stall threshold, complete ones.
+    /// Stalls that have ended: stretches between wait calls, and PARKED, at or over the threshold.
     pub stalls: u64,
     /// The sum of these, in nanoseconds.
     pub stalled_ns: u64,
@@ -592,6 +592,11 @@ pub struct Loop {
     pub entered_at: u64,
     /// When a wait call last returned; 0 before the first return.
     pub returned_at: u64,
+    /// Since when it serves: since a wait call last returned or, if that is later, since it was last PARKED;
+    /// 0 before the first return. A stall is a stretch from here to the next wait call or PARKED.
+    pub serving_since: u64,
+    /// The stall threshold when it last entered a wait call, in nanoseconds.
+    pub stall_threshold: u64,
     /// When the present wait call's last sleep was ended by a wakeup; 0 if none was seen.
     pub woken_at: u64,
     /// When the thread got a CPU after that.
@@ -620,7 +625,7 @@ pub struct Loop {
     pub slice_blocked_ns: u64,
     /// PARKED time since the last return.
     pub slice_parked_ns: u64,
-    /// What the time since the last return went to.
+    /// What the time since `serving_since` went to.
     pub slice: Slice,
     /// Time per state, without the present one's since `since`.
     pub time_ns: [u64; State::COUNT],
@@ -676,6 +681,8 @@ impl Loop {
         on_cpu_since: 0,
         entered_at: 0,
         returned_at: 0,
+        serving_since: 0,
+        stall_threshold: 0,
         woken_at: 0,
         on_cpu_at: 0,
         restart_at: 0,
@@ -724,7 +731,8 @@ impl Loop {
     /// Makes of a new loop one whose thread was found asleep in a wait call, which began before
     /// tracing did.
     #[inline(always)]
-    pub fn found_asleep(&mut self, args: &WaitArgs) -> Step {
+    pub fn found_asleep(&mut self, args: &WaitArgs, stall_threshold: u64) -> Step {
+        self.stall_threshold = stall_threshold;
         self.state = State::Waiting as u8;
         self.in_wait = 1;
         self.slept = 1;
@@ -826,19 +834,19 @@ impl Loop {
             }
             self.found_asleep = 0;
             self.returned_at = 0;
+            self.serving_since = 0;
         }
         self.change(State::Polling, now);
         if self.returned_at != 0 {
             let slice = now.saturating_sub(self.returned_at).saturating_sub(self.slice_parked_ns);
             self.loop_duration.record(slice);
-            if slice >= stall_threshold {
-                self.stalled(slice, now);
-            }
+            self.stop_serving(stall_threshold, now);
             self.last.loop_ns = slice;
             self.last.blocked_ns = self.slice_blocked_ns;
             self.last.parked_ns = self.slice_parked_ns;
             step = step.and(Step::ITERATION);
         }
+        self.stall_threshold = stall_threshold;
         self.in_wait = 1;
         self.slept = 0;
         self.woken_at = 0;
@@ -847,16 +855,20 @@ impl Loop {
         step.and(self.take_args(args))
     }
 
-    /// The slice that ends now was a stall.
+    /// The thread waits or parks from now on. Was it a stall until then?
     #[inline(always)]
-    fn stalled(&mut self, ns: u64, now: u64) {
+    fn stop_serving(&mut self, stall_threshold: u64, now: u64) {
+        let ns = now.saturating_sub(self.serving_since);
+        if ns < stall_threshold || self.serving_since == 0 {
+            return;
+        }
         let at = self.counters.stalls as usize % PAST_STALLS;
         if let Some(past) = self.past_stalls.get_mut(core::hint::black_box(at)) {
-            past.began_at = self.returned_at;
+            past.began_at = self.serving_since;
             past.ended_at = now;
-            past.parked_ns = self.slice_parked_ns;
             past.slice = self.slice;
         }
+        self.last.flags |= Iteration::STALLED;
         self.counters.stalls += 1;
         self.counters.stalled_ns += ns;
         if ns > self.counters.longest_stall_ns {
@@ -915,10 +927,12 @@ impl Loop {
         self.slice_blocked_ns = 0;
         self.slice_parked_ns = 0;
         self.slice.begin();
+        self.serving_since = now;
         if result <= -512 && RESTART_CODES.contains(&result) {
             self.restarting = 1;
             self.restart_at = now;
             self.restart_posted = posted;
+            self.last.flags &= !Iteration::STALLED;
             return Step::NOTHING;
         }
         self.account_return(result, posted, ready_at, now)
@@ -1056,7 +1070,9 @@ impl Loop {
     #[inline(always)]
     fn interrupted(&mut self) {
         self.restarting = 0;
+        let stalled = self.last.flags & Iteration::STALLED;
         self.account_return(-i64::from(EINTR), self.restart_posted, READY_UNMEASURED, self.restart_at);
+        self.last.flags |= stalled;
     }
 
     #[inline(always)]
@@ -1122,6 +1138,12 @@ impl Loop {
                 if self.futex != 0 && shared {
                     self.state = State::Parked as u8;
                     self.slice_parked_ns += asleep_ns;
+                    self.stop_serving(self.stall_threshold, since);
+                    // What it does next is another stretch: idle between them, it kept nobody waiting.
+                    self.slice.begin();
+                    if self.serving_since != 0 {
+                        self.serving_since = until;
+                    }
                 } else {
                     self.slice_blocked_ns += asleep_ns;
                     self.count_blocker(asleep_ns);

@@ -70,6 +70,8 @@ impl Iteration {
     pub const BATCH_FULL: u8 = 8;
     /// The thread ended in the slice.
     pub const CUT: u8 = 16;
+    /// It was in a stall in the slice.
+    pub const STALLED: u8 = 32;
 
     /// The ready delay of a wait call whose events were not seen to become ready, or that returned none.
     pub const READY_UNSEEN: u32 = u32::MAX;

@@ -113,19 +113,17 @@ impl Slice {
 #[cfg_attr(any(test, feature = "user"), derive(Debug))]
 #[repr(C)]
 pub struct PastStall {
-    /// When its slice began, in nanoseconds of `CLOCK_MONOTONIC`.
+    /// When it began, in nanoseconds of `CLOCK_MONOTONIC`.
     pub began_at: u64,
     /// When it ended.
     pub ended_at: u64,
-    /// How much of the time between was PARKED.
-    pub parked_ns: u64,
-    /// What the rest went to.
+    /// What the time between went to.
     pub slice: Slice,
 }
 
 impl PastStall {
     /// A free entry.
-    pub const FREE: Self = Self { began_at: 0, ended_at: 0, parked_ns: 0, slice: Slice::NEW };
+    pub const FREE: Self = Self { began_at: 0, ended_at: 0, slice: Slice::NEW };
 }
 
 /// The registers by which a stack is unwound.
@@ -168,7 +166,7 @@ pub struct CaptureRecord {
     pub slot: u32,
     /// When, in nanoseconds of `CLOCK_MONOTONIC`. Of a sleep: when it began.
     pub at: u64,
-    /// When the slice began.
+    /// Since when it serves: by this, the stall is told.
     pub slice: u64,
     /// The system call that it is about to sleep in, [`NO_SYSCALL`](crate::NO_SYSCALL) or [`STOPPED`].
     pub syscall: i32,

@@ -9,7 +9,10 @@ use aya_ebpf::{
 };
 use ioscope_common::{Transition, WaitCall};
 
-use crate::syscalls::{Registers, on_other, on_return, on_wait};
+use crate::{
+    syscalls::{Registers, on_other, on_return, on_wait},
+    undisturbed::undisturbed,
+};
 
 /// The two programs of a wait call.
 macro_rules! wait_call {
@@ -17,7 +20,7 @@ macro_rules! wait_call {
         #[doc = concat!("The entry of [`WaitCall::", stringify!($call), "`].")]
         #[fentry]
         pub(crate) fn $enter(ctx: FEntryContext) -> i32 {
-            on_wait(WaitCall::$call, Registers::from_argument(ctx.arg(0)), false);
+            undisturbed(|| on_wait(WaitCall::$call, Registers::from_argument(ctx.arg(0)), false));
             0
         }
 
@@ -25,7 +28,7 @@ macro_rules! wait_call {
         #[fexit]
         pub(crate) fn $return(ctx: FExitContext) -> i32 {
             // After the arguments, of which there is one, comes the result.
-            on_return(Registers::from_argument(ctx.arg(0)), ctx.arg(1));
+            undisturbed(|| on_return(Registers::from_argument(ctx.arg(0)), ctx.arg(1)));
             0
         }
     };
@@ -45,20 +48,20 @@ wait_call!(IoPgetevents, enter_io_pgetevents, return_io_pgetevents);
 /// The kernel goes on with a call that a signal interrupted.
 #[fentry]
 pub(crate) fn enter_restart_syscall(ctx: FEntryContext) -> i32 {
-    on_other(Transition::Resume, Registers::from_argument(ctx.arg(0)));
+    undisturbed(|| on_other(Transition::Resume, Registers::from_argument(ctx.arg(0))));
     0
 }
 
 /// And that returns.
 #[fexit]
 pub(crate) fn return_restart_syscall(ctx: FExitContext) -> i32 {
-    on_return(Registers::from_argument(ctx.arg(0)), ctx.arg(1));
+    undisturbed(|| on_return(Registers::from_argument(ctx.arg(0)), ctx.arg(1)));
     0
 }
 
 /// A signal handler has run.
 #[fentry]
 pub(crate) fn enter_rt_sigreturn(ctx: FEntryContext) -> i32 {
-    on_other(Transition::HandlerDone, Registers::from_argument(ctx.arg(0)));
+    undisturbed(|| on_other(Transition::HandlerDone, Registers::from_argument(ctx.arg(0))));
     0
 }

@@ -114,7 +114,7 @@ impl LoopRef {
             (*entry).comm = task.comm();
             (*entry).machine.begin(slot, now);
             if let Some(args) = asleep_in {
-                (*entry).machine.found_asleep(args);
+                (*entry).machine.found_asleep(args, stall_threshold());
             }
             compiler_fence(Ordering::SeqCst);
             // In this order: the collector takes a living entry back that the directory does not know.
@@ -145,22 +145,21 @@ impl LoopRef {
         self.slot
     }
 
-    /// When the thread's last wait call returned.
+    /// Since when the thread serves.
     #[inline(always)]
-    pub(crate) fn returned_at(self) -> u64 {
-        entry_field!(self, machine.returned_at)
+    pub(crate) fn serving_since(self) -> u64 {
+        entry_field!(self, machine.serving_since)
     }
 
-    /// Whether the thread has been outside its wait call for so long, PARKED time aside.
+    /// Whether the thread has served for so long.
     #[inline(always)]
     pub(crate) fn has_served_for(self, ns: u64, now: u64) -> bool {
-        let returned_at = self.returned_at();
-        let served = now.wrapping_sub(returned_at).wrapping_sub(entry_field!(self, machine.slice_parked_ns));
+        let since = self.serving_since();
         !self.in_wait()
             && entry_field!(self, machine.restarting) == 0
-            && returned_at != 0
-            && served >= ns
-            && now > returned_at
+            && since != 0
+            && now > since
+            && now.wrapping_sub(since) >= ns
     }
 
     /// The sampling clock found the thread on a CPU. It interrupts the thread's own transitions, and writes
@@ -204,12 +203,6 @@ impl LoopRef {
         entry_field!(self, machine.last_block)
     }
 
-    /// What a step needs that is written elsewhere than by the thread itself.
-    #[inline(always)]
-    pub(crate) fn switch_in(self, now: u64) {
-        self.apply(Transition::SwitchIn { wake: self.wake(), shared: self.is_shared() }, now);
-    }
-
     #[inline(always)]
     fn wake(self) -> Wake {
         Wake {
@@ -236,14 +229,27 @@ impl LoopRef {
         }
     }
 
-    /// Moves the thread on, and streams what is complete.
+    /// A transition of the thread's own making: moves it on, and streams what is complete.
     #[inline(always)]
-    pub(crate) fn step(self, transition: Transition, now: u64) -> Step {
+    pub(crate) fn step(self, transition: Transition) -> Step {
         // SAFETY: the pointer is an array entry's.
         if unsafe { (*self.entry).machine.is_off_cpu() } {
-            self.apply(Transition::SwitchInUnseen { wake: self.wake(), shared: self.is_shared() }, now);
+            self.apply(Transition::SwitchInUnseen { wake: self.wake(), shared: self.is_shared() }, now());
         }
-        self.apply(transition, now)
+        self.apply(transition, now())
+    }
+
+    /// The thread leaves its CPU.
+    #[inline(always)]
+    pub(crate) fn switch_out(self, how: Transition, now: u64) {
+        self.apply(how, now);
+    }
+
+    /// The thread gets a CPU.
+    #[inline(always)]
+    pub(crate) fn switch_in(self, now: u64) {
+        // What a step needs that is written elsewhere than by the thread itself.
+        self.apply(Transition::SwitchIn { wake: self.wake(), shared: self.is_shared() }, now);
     }
 
     #[inline(always)]
@@ -464,8 +470,8 @@ impl LoopRef {
 
     /// The thread has ended: its loop stays for the collector to read, and is out of reach.
     #[inline(always)]
-    pub(crate) fn end(self, tgid: u32, pid: u32, now: u64) {
-        self.step(Transition::End, now);
+    pub(crate) fn end(self, tgid: u32, pid: u32) {
+        self.step(Transition::End);
         for at in 0..ioscope_common::POLLERS {
             // SAFETY: the pointer is an array entry's, and the index is in range.
             let PollerUse { kind, fd, address, .. } = unsafe { (*self.entry).machine.pollers[at] };

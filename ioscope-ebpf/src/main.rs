@@ -28,6 +28,7 @@ mod seed;
 mod stalls;
 mod syscalls;
 mod targets;
+mod undisturbed;
 
 /// The helpers that the probes call need it.
 #[unsafe(link_section = "license")]

@@ -6,9 +6,10 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
 use crate::{
     kernel::{Task, process_number, read_kernel},
-    loops::{LoopRef, now},
+    loops::LoopRef,
     maps::config,
     targets,
+    undisturbed::undisturbed,
 };
 
 /// A thread was born. Only a process of its own needs a decision: a thread is traced if its process
@@ -29,16 +30,15 @@ pub(crate) fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
     let task = Task::from_argument(ctx.arg::<*const c_void>(0));
     let (tgid, pid) = (task.tgid(), task.pid());
     let old_pid = ctx.arg::<u32>(1);
-    let now = now();
     if let Some(this) = LoopRef::of(pid) {
-        this.end(tgid, pid, now);
+        this.end(tgid, pid);
         LoopRef::set_running(None);
     }
     // A thread that is not its process's first takes over the first one's number.
     if old_pid != pid
         && let Some(this) = LoopRef::of(old_pid)
     {
-        this.end(tgid, old_pid, now);
+        this.end(tgid, old_pid);
         LoopRef::set_running(None);
     }
     targets::match_name(task);
@@ -51,8 +51,10 @@ pub(crate) fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
     let task = Task::from_argument(ctx.arg::<*const c_void>(0));
     let pid = task.pid();
     if let Some(this) = LoopRef::of(pid) {
-        this.end(task.tgid(), pid, now());
-        LoopRef::set_running(None);
+        undisturbed(|| {
+            this.end(task.tgid(), pid);
+            LoopRef::set_running(None);
+        });
     }
     let live = task.pointer(config!(offsets.task_signal)) + u64::from(config!(offsets.signal_live));
     if read_kernel::<u32>(live) == Some(0) {

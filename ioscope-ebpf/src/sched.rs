@@ -53,7 +53,7 @@ pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
             leaving.set_asleep_at(registers.user(), captured);
         }
         let throttled = !asleep && is_throttled(previous);
-        leaving.step(Transition::SwitchOut { asleep, syscall, futex, argument, throttled }, now);
+        leaving.switch_out(Transition::SwitchOut { asleep, syscall, futex, argument, throttled }, now);
     }
     if let Some(coming) = coming {
         coming.switch_in(now);

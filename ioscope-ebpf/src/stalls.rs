@@ -91,7 +91,7 @@ fn capture(ctx: *mut c_void, this: LoopRef, registers: Registers, asleep_in: Opt
         (*record).asleep = u8::from(asleep_in.is_some());
         (*record).slot = this.slot();
         (*record).at = now;
-        (*record).slice = this.returned_at();
+        (*record).slice = this.serving_since();
         (*record).syscall = asleep_in.unwrap_or(NO_SYSCALL);
         (*record).registers = user;
         (*record).user_length = bpf_get_stack(

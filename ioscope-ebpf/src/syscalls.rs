@@ -19,6 +19,7 @@ use crate::{
     maps::{config, count_drop},
     rings,
     targets::is_current_target,
+    undisturbed::undisturbed,
 };
 
 /// What a system call's number means.
@@ -108,11 +109,11 @@ pub(crate) fn sys_enter(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let registers = Registers::from_argument(ctx.arg(0));
-    match WaitCall::from_number(action) {
+    undisturbed(|| match WaitCall::from_number(action) {
         Some(call) => on_wait(call, registers, true),
         None if action == action::RESUME => on_other(Transition::Resume, registers),
         None => on_other(Transition::HandlerDone, registers),
-    }
+    });
     0
 }
 
@@ -120,7 +121,7 @@ pub(crate) fn sys_enter(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 pub(crate) fn on_other(transition: Transition, registers: Registers) {
     if let Some(this) = LoopRef::running(registers).or_else(find_running) {
-        this.step(transition, now());
+        this.step(transition);
     }
 }
 
@@ -158,11 +159,11 @@ pub(crate) fn on_wait(call: WaitCall, registers: Registers, mixed: bool) {
         new
     };
     if !waits(call, registers) {
-        this.step(Transition::Submit, now);
+        this.step(Transition::Submit);
         return;
     }
     let args = arguments(call, Task::current, registers, read_user_timeout, now);
-    let step = this.step(Transition::Enter { args, stall_threshold: stall_threshold() }, now);
+    let step = this.step(Transition::Enter { args, stall_threshold: stall_threshold() });
     if step.has(Step::NEW_POLLER) || step.has(Step::OTHER_RING) {
         let task = Task::current();
         if step.has(Step::NEW_POLLER) {
@@ -190,7 +191,7 @@ pub(crate) fn sys_exit(ctx: BtfTracePointContext) -> i32 {
     if action == action::NONE || action > action::RESUME {
         return 0;
     }
-    on_return(registers, ctx.arg::<i64>(1));
+    undisturbed(|| on_return(registers, ctx.arg::<i64>(1)));
     0
 }
 
@@ -204,7 +205,7 @@ pub(crate) fn on_return(registers: Registers, result: i64) {
         let ring = if config!(flags) & flag::RINGS == 0 { 0 } else { this.ring() };
         let posted = if ring == 0 { 0 } else { rings::posted(ring) };
         let ready_at = this.ready_at();
-        let step = this.step(Transition::Return { result, posted, ready_at }, now());
+        let step = this.step(Transition::Return { result, posted, ready_at });
         if step.has(Step::READY_TAKEN) {
             this.forget_ready();
         } else if step.has(Step::UNEXPLAINED) {

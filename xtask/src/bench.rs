@@ -18,7 +18,7 @@ use std::{path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 
-pub(crate) use self::worker::{WorkerArgs, run_worker};
+pub(crate) use self::worker::{WorkerArgs, nanoseconds_per_getppid, run_worker};
 use self::{
     report::{Report, Row},
     scenario::{SCENARIOS, Scenario},

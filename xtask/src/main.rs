@@ -33,6 +33,8 @@ enum Command {
     #[command(hide = true)]
     VmGuest(vm_test::GuestArgs),
     VmTest(vm_test::Args),
+    #[command(hide = true)]
+    VmUntraced(vm_test::UntracedArgs),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Command::Pictures(args) => pictures::run_command(&args),
         Command::Test(args) => test::run_command(&args),
         Command::VmGuest(args) => vm_test::run_guest(&args),
+        Command::VmUntraced(args) => vm_test::run_untraced(&args),
         // The one command whose exit code is not its own.
         Command::VmTest(args) => match vm_test::run_command(&args) {
             Ok(code) => return code,

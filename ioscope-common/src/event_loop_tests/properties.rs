@@ -20,7 +20,7 @@ fn dice() -> impl Strategy<Value = Vec<Dice>> {
 fn begin(story: &Story) -> Outcome {
     let mut outcome = Outcome::born(story.born);
     if let Some(args) = &story.found_asleep {
-        outcome.machine.found_asleep(args);
+        outcome.machine.found_asleep(args, super::simulation::STALL);
     }
     outcome
 }
@@ -139,7 +139,7 @@ fn the_stories_have_everything_in_them() {
     assert!(counts.iter().all(|&count| count > 0), "{counts:?}");
     assert!(returns.iter().all(|&count| count > 0), "{returns:?}");
     assert!(all.time_ns.iter().all(|&time| time > 0), "{:?}", all.time_ns);
-    assert_eq!(flags, 31, "every flag of a record");
+    assert_eq!(flags, 63, "every flag of a record");
 }
 
 proptest! {
@@ -254,7 +254,7 @@ proptest! {
             ring: 0,
             taken: 0,
         };
-        outcome.machine.found_asleep(&args);
+        outcome.machine.found_asleep(&args, super::simulation::STALL);
         let mut now = 1_000;
         for (at, (transition, passed)) in first.into_iter().enumerate() {
             now += passed;

@@ -74,6 +74,8 @@ pub(super) struct Truth {
     calls: Vec<Call>,
     pub(super) submissions: u64,
     pub(super) restarts: u64,
+    /// From when to when, and how many calls had been entered by then.
+    stalls: Vec<(u64, u64, usize)>,
     ended: Option<u64>,
 }
 
@@ -84,6 +86,7 @@ pub(super) fn read(story: &Story) -> Truth {
     let mut on_cpu = true;
     let mut sleep: Option<(i32, bool)> = None;
     let mut throttled = false;
+    let mut serving: Option<u64> = None;
     // Wakeups before this are old.
     let mut seen_at = story.born;
     if let Some(args) = story.found_asleep {
@@ -124,6 +127,10 @@ pub(super) fn read(story: &Story) -> Truth {
                         }
                     } else {
                         truth.sleeps.push(Sleep { since: last, ns: woken - last, syscall, parked });
+                        if parked && let Some(since) = serving {
+                            truth.has_served(since, last);
+                            serving = Some(woken);
+                        }
                     }
                 }
             }
@@ -143,19 +150,25 @@ pub(super) fn read(story: &Story) -> Truth {
             Transition::End => truth.ended = Some(now),
             Transition::Enter { args, .. } => {
                 seen_at = now;
+                let since = serving.take();
                 if !truth.goes_on(Some(&args)) {
                     truth.is_interrupted();
+                    if let Some(since) = since {
+                        truth.has_served(since, now);
+                    }
                     truth.calls.push(entered(args, now));
                 }
             }
             Transition::Resume => {
                 if truth.goes_on(None) {
+                    serving = None;
                     seen_at = now;
                 }
             }
             Transition::HandlerDone => truth.is_interrupted(),
             Transition::Return { result, ready_at, .. } => {
                 if let Some(call) = truth.calls.last_mut().filter(|_| waits) {
+                    serving = Some(now);
                     if result <= -512 {
                         call.left = Some((now, happening.found));
                     } else {
@@ -207,8 +220,8 @@ pub(super) struct Counted {
     pub(super) submissions: u64,
     /// Number, sum and longest.
     pub(super) stalls: (u64, u64, u64),
-    /// Of the latest: when it began, and READY, throttled, BLOCKED and PARKED time.
-    pub(super) accounts: Vec<[u64; 5]>,
+    /// Of the latest: when it began, and READY, throttled and BLOCKED time.
+    pub(super) accounts: Vec<[u64; 4]>,
     pub(super) throttled_ns: u64,
     pub(super) other_poller_returns: u64,
     /// Kind, descriptor and returns, in the order of first use.
@@ -229,6 +242,13 @@ pub(super) struct Counted {
 }
 
 impl Truth {
+    /// It served from one moment to the other.
+    fn has_served(&mut self, since: u64, until: u64) {
+        if until - since >= STALL {
+            self.stalls.push((since, until, self.calls.len()));
+        }
+    }
+
     /// Whether a call that left with a restart code is gone on with, by this entry or by `restart_syscall`.
     fn goes_on(&mut self, by: Option<&WaitArgs>) -> bool {
         let Some(call) = self.calls.last_mut().filter(|call| call.left.is_some()) else { return false };
@@ -290,18 +310,20 @@ impl Truth {
             let end = self.calls.get(at + 1).map(|next| (next.entered, 0));
             let end = end.or(self.ended.map(|ended| (ended, Iteration::CUT)));
             if let (Some((returned, ..)), Some((until, cut))) = (call.returned, end) {
-                let record = self.slice(counted.iteration(call), returned, until, cut);
+                let stalled = self.stalls.iter().any(|stall| stall.2 == at + 1 && stall.0 >= returned);
+                let stalled = if stalled { Iteration::STALLED } else { 0 };
+                let record = self.slice(counted.iteration(call), returned, until, cut | stalled);
                 counted.iterations.push(record);
                 if cut == 0 {
                     add(&mut counted.loop_duration, record.loop_ns);
-                    if record.loop_ns >= STALL {
-                        let stalls = counted.stalls;
-                        let longest = stalls.2.max(record.loop_ns);
-                        counted.stalls = (stalls.0 + 1, stalls.1 + record.loop_ns, longest);
-                        counted.accounts.push(self.account(&record, returned, until));
-                    }
                 }
             }
+        }
+        for &(since, until, _) in &self.stalls {
+            let (count, sum, longest) = counted.stalls;
+            let ns = until - since;
+            counted.stalls = (count + 1, sum + ns, longest.max(ns));
+            counted.accounts.push(self.account(since, until));
         }
         counted.accounts.drain(..counted.accounts.len().saturating_sub(PAST_STALLS));
         let throttled = self.intervals.iter().filter(|interval| interval.throttled);
@@ -309,15 +331,17 @@ impl Truth {
         counted
     }
 
-    /// What a slice's time went to.
-    fn account(&self, record: &Iteration, from: u64, to: u64) -> [u64; 5] {
+    /// What a stretch's time went to.
+    fn account(&self, from: u64, to: u64) -> [u64; 4] {
         let ready = |throttled: bool| {
             let inside = self.intervals.iter().filter(|interval| from <= interval.from && interval.to <= to);
             let ready =
                 inside.filter(|interval| interval.state == State::Ready && interval.throttled == throttled);
             ready.map(|interval| interval.to - interval.from).sum::<u64>()
         };
-        [from, ready(false), ready(true), record.blocked_ns, record.parked_ns]
+        let slept = self.sleeps.iter().filter(|sleep| from <= sleep.since && sleep.since + sleep.ns <= to);
+        let blocked = slept.filter(|sleep| !sleep.parked).map(|sleep| sleep.ns).sum();
+        [from, ready(false), ready(true), blocked]
     }
 
     /// Completes a record by the slice that followed.
@@ -505,9 +529,9 @@ fn past_stalls(machine: &crate::Loop) -> impl Iterator<Item = &PastStall> {
         .map(move |at| &machine.past_stalls[usize::try_from(at % kept).expect("small")])
 }
 
-fn account_of(stall: &PastStall) -> [u64; 5] {
+fn account_of(stall: &PastStall) -> [u64; 4] {
     let slice = &stall.slice;
     let used = slice.slept_in.iter().chain([&slice.slept_elsewhere]).filter(|entry| entry.count > 0);
     let blocked = used.map(|entry| entry.total_ns).sum();
-    [stall.began_at, slice.ready_ns, slice.throttled_ns, blocked, stall.parked_ns]
+    [stall.began_at, slice.ready_ns, slice.throttled_ns, blocked]
 }

@@ -526,7 +526,7 @@ fn submitting_is_no_wait() {
 #[test]
 fn a_loop_that_is_found_asleep_is_waiting() {
     let mut story = Outcome::new();
-    story.machine.found_asleep(&EPOLL);
+    story.machine.found_asleep(&EPOLL, STALL);
     story.gets_cpu(1_600, 1_500, false);
     story.returns(1_610, 2);
     assert_eq!(story.times(), [500, 10, 100, 0, 0, 0]);
@@ -536,7 +536,7 @@ fn a_loop_that_is_found_asleep_is_waiting() {
 #[test]
 fn a_loop_that_had_woken_before_it_was_found_begins_with_its_next_wait() {
     let mut story = Outcome::new();
-    story.machine.found_asleep(&EPOLL);
+    story.machine.found_asleep(&EPOLL, STALL);
     // Its return came before the machine was there.
     let step = story.enters(1_700, EPOLL);
     assert!(!step.has(Step::IMPOSSIBLE) && !step.has(Step::ITERATION));
@@ -549,7 +549,7 @@ fn a_loop_that_had_woken_before_it_was_found_begins_with_its_next_wait() {
 fn a_loop_that_was_frozen_on_its_way_out_begins_with_its_next_wait() {
     let mut story = Outcome::new();
     // Its return came before it was frozen, and it is asleep all the same.
-    story.machine.found_asleep(&EPOLL);
+    story.machine.found_asleep(&EPOLL, STALL);
     story.gets_cpu(1_600, 1_500, false);
     story.sleeps_until(1_620, 1_650, 1_660);
     let step = story.enters(1_700, EPOLL);
@@ -605,7 +605,6 @@ fn a_stall_has_an_account() {
         3_000,
     );
     story.gets_cpu(3_400, 0, false);
-    story.blocks_in(FUTEX, 3_500, 3_600, true);
     let expected = |slice: &crate::Slice| {
         let entries: Vec<_> = slice
             .slept_in
@@ -626,14 +625,17 @@ fn a_stall_has_an_account() {
         assert_eq!((slice.ready_ns, slice.throttled_ns), (50 + 8, 400));
     };
     expected(&story.machine.slice);
-    assert_eq!(story.machine.slice_parked_ns, 100);
-    story.enters(4_000, EPOLL);
+    // It ends when the thread parks.
+    story.blocks_in(FUTEX, 3_500, 3_600, true);
     let past = &story.machine.past_stalls[0];
-    assert_eq!((past.began_at, past.ended_at, past.parked_ns), (1_540, 4_000, 100));
+    assert_eq!((past.began_at, past.ended_at), (1_540, 3_500));
     expected(&past.slice);
     assert_eq!(story.machine.counters.throttled_ns, 400);
 
-    // The next slice has nothing of it, and a short one is no stall.
+    // What it does next has nothing of it, and a short stretch is no stall.
+    assert_eq!(story.machine.serving_since, 3_600);
+    story.enters(4_000, EPOLL);
+    assert_ne!(story.last().flags & Iteration::STALLED, 0);
     story.returns(4_100, 1);
     assert!(story.machine.slice.slept_in.iter().all(|entry| entry.count == 0));
     assert_eq!(story.machine.slice.slept_elsewhere.count, 0);
@@ -711,4 +713,22 @@ fn another_ring_under_the_same_number_is_told_of() {
     assert!(!story.enters(1_100, RING).has(Step::OTHER_RING));
     story.returns_from_ring(1_110, 0, 100);
     assert!(story.enters(1_200, WaitArgs { ring: 7, ..RING }).has(Step::OTHER_RING));
+}
+
+/// A worker that shares its poller may not wait on it itself for hours. What it did in all that time between one
+/// park and the next kept nobody waiting.
+#[test]
+fn many_short_stretches_between_parks_are_no_stall() {
+    let mut story = Outcome::new();
+    story.enters(1_100, EPOLL);
+    story.sleeps_until(1_110, 1_500, 1_530);
+    story.returns(1_540, 3);
+    for turn in 0..10 {
+        let at = 2_000 + 1_000 * turn;
+        story.blocks_in(FUTEX, at, at + 300, true);
+    }
+    story.enters(11_500, EPOLL);
+    assert_eq!(story.last().loop_ns, 11_500 - 1_540 - 10 * 300);
+    assert_eq!(story.machine.counters.stalls, 0);
+    assert_eq!(story.last().flags & Iteration::STALLED, 0);
 }

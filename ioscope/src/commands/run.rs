@@ -195,7 +195,7 @@ impl Run {
             tokio::select! {
                 _ = self.ticks.tick(), if !self.finished => break,
                 () = tokio::time::sleep_until(self.source.next_look().into()), if !self.finished => {
-                    if self.source.look_for_stalls()? {
+                    if self.source.look_for_stalls() {
                         break;
                     }
                 }

@@ -60,8 +60,6 @@ struct Printer {
 struct Surroundings {
     clock: WallClock,
     wakers: Wakers,
-    /// From this loop duration on, in nanoseconds, it is a stall.
-    stall_ns: u64,
 }
 
 /// What becomes a line.
@@ -81,11 +79,7 @@ impl Printer {
             json: args.json,
             blocked: args.blocked,
             closed: false,
-            surroundings: Surroundings {
-                clock: WallClock::default(),
-                wakers: Wakers::default(),
-                stall_ns: u64::try_from(args.tracing.stall_threshold.as_nanos()).unwrap_or(u64::MAX),
-            },
+            surroundings: Surroundings { clock: WallClock::default(), wakers: Wakers::default() },
             loops: HashMap::new(),
             stalls: Stalls::new(args.tracing.stall_threshold),
             lines: Vec::new(),
@@ -196,7 +190,8 @@ impl Surroundings {
 
     fn turn<'a>(&'a self, record: &'a Iteration, unfinished: bool) -> Turn<'a> {
         let waker = self.wakers.name(record.waker);
-        Turn { record, waker, unfinished, stall: record.loop_ns >= self.stall_ns }
+        let stall = record.flags & Iteration::STALLED != 0;
+        Turn { record, waker, unfinished, stall }
     }
 }
 
@@ -265,7 +260,7 @@ impl Stalls {
             let known = self.model.get(sample.id);
             let slice =
                 Present::of(&sample.machine, sample.wake, sample.shared, batch.at.max(sample.machine.since))
-                    .slice_ns;
+                    .serving_ns;
             known.map_or(0, |known| known.stats.counters.stalls) != sample.machine.counters.stalls
                 || slice.is_some_and(|ns| u128::from(ns) >= threshold)
                 || known.is_some_and(|known| known.stalls.ongoing.is_some())

@@ -5,6 +5,7 @@ mod batch;
 mod distribution;
 pub mod stalls;
 mod stats;
+mod unpolled;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -15,6 +16,8 @@ pub use distribution::Distribution;
 use stalls::Moment;
 pub use stalls::StallLog;
 pub use stats::{Poller, Present, Stats, TimeNs};
+use unpolled::SharedPollers;
+pub use unpolled::{PollerId, Unpolled};
 
 /// Everything known of one loop.
 #[derive(Clone, Debug)]
@@ -31,6 +34,8 @@ pub struct LoopModel {
     pub present: Present,
     /// Its stalls.
     pub stalls: StallLog,
+    /// Whether another thread of the process uses its poller too.
+    pub shares_poller: bool,
     /// The copy that these were made of.
     raw: Box<Loop>,
 }
@@ -55,7 +60,7 @@ impl LoopModel {
 
     /// How long the present slice has lasted, if it is a stall by this threshold, in nanoseconds.
     pub fn ongoing_stall(&self, threshold: Duration) -> Option<u64> {
-        self.present.slice_ns.filter(|ns| !self.ended && u128::from(*ns) >= threshold.as_nanos())
+        self.present.serving_ns.filter(|ns| !self.ended && u128::from(*ns) >= threshold.as_nanos())
     }
 }
 
@@ -69,6 +74,7 @@ pub struct Model {
     drops: Drops,
     cost: Cost,
     loops: BTreeMap<LoopId, LoopModel>,
+    shared_pollers: SharedPollers,
 }
 
 impl Model {
@@ -84,10 +90,12 @@ impl Model {
                 targets_full: 0,
                 out_of_directory: 0,
                 compat_calls: 0,
+                skipped_runs: 0,
                 captures_full: 0,
             },
             cost: Cost { bpf_ns: None, collector_cpu_ns: 0 },
             loops: BTreeMap::new(),
+            shared_pollers: SharedPollers::new(),
         }
     }
 
@@ -100,6 +108,8 @@ impl Model {
         for sample in &batch.samples {
             self.take_sample(sample, batch.at);
         }
+        let sharing = self.loops.values().filter(|model| model.shares_poller && !model.ended);
+        self.shared_pollers.update(sharing.map(|model| (model.identity.pid, &*model.raw)), batch.at);
         for found in &batch.found {
             if let Some(model) = self.loops.get_mut(&found.id) {
                 model.stalls.found(found);
@@ -127,13 +137,14 @@ impl Model {
         let until = if machine.ended == 0 { at.max(machine.since) } else { machine.ended };
         let open = machine.open_interval(*wake, *shared, until);
         let present = Present::of(machine, *wake, *shared, until);
-        let now = Moment { open, slice_ns: present.slice_ns, threshold: self.stall_threshold };
+        let now = Moment { open, serving_ns: present.serving_ns, threshold: self.stall_threshold };
         if let Some(model) = self.loops.get_mut(id) {
             // A thread that was found asleep may turn out to begin later.
             model.stats.from = machine.born;
             model.stats.update(machine, Some(&model.raw), &open, until);
             model.identity = Arc::clone(identity);
             model.present = present;
+            model.shares_poller = *shared;
             model.stalls.update(*id, machine, Some(&model.raw), &now);
             model.raw.clone_from(machine);
         } else {
@@ -148,6 +159,7 @@ impl Model {
                 stats,
                 present,
                 stalls,
+                shares_poller: *shared,
                 raw: machine.clone(),
             };
             self.loops.insert(*id, model);
@@ -168,6 +180,13 @@ impl Model {
     /// watched for days keeps what lives.
     pub fn forget_ended(&mut self, before: u64) {
         self.loops.retain(|_, model| !model.ended || model.stats.until >= before);
+    }
+
+    /// For how long nobody waits on the poller that a loop shares with others; `None` if it shares none.
+    pub fn unpolled(&self, model: &LoopModel) -> Option<Unpolled> {
+        PollerId::of(model.identity.pid, &model.raw)
+            .filter(|_| model.shares_poller)
+            .and_then(|id| self.shared_pollers.get(id))
     }
 
     /// When the last batch was taken, in nanoseconds of `CLOCK_MONOTONIC`.

@@ -25,7 +25,8 @@ pub const STACKS: usize = 64;
 pub struct Stall {
     /// Whose it is.
     pub loop_id: LoopId,
-    /// When the slice began: when its wait call returned. With the loop, it names the stall.
+    /// When it began: when the wait call returned, or when the loop was last PARKED. With the loop, it names the
+    /// stall.
     pub began_at: u64,
     /// When it was found to be a stall, while it went on; `None` when it had ended by then.
     pub found_at: Option<u64>,
@@ -38,7 +39,7 @@ pub struct Stall {
 }
 
 impl Stall {
-    /// How long it lasted, or has lasted, in nanoseconds, without PARKED time.
+    /// How long it lasted, or has lasted, in nanoseconds.
     pub const fn duration_ns(&self) -> u64 {
         self.account.duration_ns
     }
@@ -49,7 +50,7 @@ impl Stall {
     }
 }
 
-/// What a slice's time went to. PARKED time is in none of it.
+/// What a stall's time went to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Account {
     /// The whole, in nanoseconds.
@@ -302,7 +303,7 @@ pub struct RawStack {
 pub struct Capture {
     /// When it was taken.
     pub at: u64,
-    /// When the slice began.
+    /// Since when the loop served.
     pub slice: u64,
     /// [`Cause::User`] or [`Cause::Kernel`] of a sample; of a sleep, what it was in.
     pub cause: Cause,
@@ -414,8 +415,8 @@ const RESOLVED: usize = 16;
 /// What a copy of a loop is looked at with.
 pub(super) struct Moment {
     pub(super) open: OpenInterval,
-    /// How long the present slice has lasted.
-    pub(super) slice_ns: Option<u64>,
+    /// How long the loop has served.
+    pub(super) serving_ns: Option<u64>,
     /// From this loop duration on it is a stall.
     pub(super) threshold: Duration,
 }
@@ -451,13 +452,13 @@ impl StallLog {
         self.dropped += first - known;
         for number in first..all {
             if let Some(past) = usize::try_from(number % kept).ok().and_then(|at| now.past_stalls.get(at)) {
-                let duration = past.ended_at.saturating_sub(past.began_at).saturating_sub(past.parked_ns);
+                let duration = past.ended_at.saturating_sub(past.began_at);
                 let account = Account::of(&past.slice, duration, None);
                 self.end(id, past.began_at, past.ended_at, account);
             }
         }
         let threshold = moment.threshold.as_nanos();
-        let duration = moment.slice_ns.filter(|ns| u128::from(*ns) >= threshold);
+        let duration = moment.serving_ns.filter(|ns| u128::from(*ns) >= threshold);
         let Some(duration) = duration else {
             // It has ended, and is among those above; unless the threshold was changed meanwhile.
             self.ongoing = None;
@@ -466,12 +467,12 @@ impl StallLog {
         let account = Account::of(&now.slice, duration, Some((now, &moment.open)));
         if now.ended != 0 {
             // It ended with its thread. The last copy may come more than once.
-            if self.get(now.returned_at).is_none_or(Stall::is_ongoing) {
-                self.end(id, now.returned_at, now.ended, account);
+            if self.get(now.serving_since).is_none_or(Stall::is_ongoing) {
+                self.end(id, now.serving_since, now.ended, account);
             }
             return;
         }
-        let stall = self.take(id, now.returned_at, account);
+        let stall = self.take(id, now.serving_since, account);
         self.ongoing = Some(stall);
     }
 

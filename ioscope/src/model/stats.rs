@@ -252,6 +252,9 @@ pub struct Present {
     pub syscall: Option<i32>,
     /// How long its slice has lasted, without PARKED time, while it is outside its wait call.
     pub slice_ns: Option<u64>,
+    /// How long it has served, since its wait call returned or since it was last PARKED, while it is outside
+    /// its wait call: long enough, and it is a stall.
+    pub serving_ns: Option<u64>,
 }
 
 impl Present {
@@ -267,6 +270,8 @@ impl Present {
             state,
             for_ns: if open.ready_ns > 0 { open.ready_ns } else { open.ns },
             syscall: asleep.then_some(machine.syscall),
+            serving_ns: in_slice
+                .then(|| now.saturating_sub(parked_now).saturating_sub(machine.serving_since)),
             slice_ns: in_slice.then(|| now.saturating_sub(machine.returned_at).saturating_sub(idle)),
         }
     }

@@ -78,6 +78,9 @@ struct Loop<'a> {
     pollers: Vec<Poller>,
     blocked_in: Vec<Blocked>,
     stalls: Stalls,
+    /// Of a poller that threads share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    poller_unpolled: Option<PollerUnpolled>,
     missed: u64,
     unseen: u64,
 }
@@ -115,6 +118,12 @@ struct Poller {
 }
 
 #[derive(Serialize)]
+struct PollerUnpolled {
+    now_ns: u64,
+    longest_ns: u64,
+}
+
+#[derive(Serialize)]
 struct Blocked {
     syscall: String,
     count: u64,
@@ -142,6 +151,7 @@ pub(super) struct Dropped {
     targets_full: u64,
     out_of_directory: u64,
     compat_calls: u64,
+    skipped_runs: u64,
     captures_full: u64,
 }
 
@@ -153,6 +163,7 @@ impl From<&Drops> for Dropped {
             targets_full: drops.targets_full,
             out_of_directory: drops.out_of_directory,
             compat_calls: drops.compat_calls,
+            skipped_runs: drops.skipped_runs,
             captures_full: drops.captures_full,
         }
     }
@@ -184,7 +195,7 @@ impl<'a> Document<'a> {
 
 impl<'a> Loop<'a> {
     fn of(entry: &'a LoopSummary, summary: &Summary) -> Self {
-        let LoopSummary { identity, stats, ongoing_stall_ns, stalls, stalls_dropped } = entry;
+        let LoopSummary { identity, stats, ongoing_stall_ns, stalls, stalls_dropped, unpolled } = entry;
         let counters = &stats.counters;
         Self {
             pid: identity.pid,
@@ -255,6 +266,8 @@ impl<'a> Loop<'a> {
                 ongoing: stalls.iter().find(|stall| stall.is_ongoing()).map(StallJson::of),
                 list: stalls.iter().filter(|stall| !stall.is_ongoing()).map(StallJson::of).collect(),
             },
+            poller_unpolled: unpolled
+                .map(|unpolled| PollerUnpolled { now_ns: unpolled.now_ns, longest_ns: unpolled.longest_ns }),
             missed: counters.impossible,
             unseen: counters.unseen,
         }

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use ioscope_common::Drops;
 
-use crate::model::{Cost, Identity, LoopId, LoopModel, Model, Stats, stalls::Stall};
+use crate::model::{Cost, Identity, LoopId, LoopModel, Model, Stats, Unpolled, stalls::Stall};
 
 /// What happened in a run, or in an interval of one.
 #[derive(Clone, Debug)]
@@ -36,6 +36,8 @@ pub struct LoopSummary {
     pub stalls: Vec<Stall>,
     /// How many are not.
     pub stalls_dropped: u64,
+    /// For how long nobody waited on the poller that it shares with others, at the end and at most.
+    pub unpolled: Option<Unpolled>,
 }
 
 impl Summary {
@@ -71,6 +73,7 @@ impl Summary {
                         identity: Arc::clone(&loop_model.identity),
                         ongoing_stall_ns: loop_model.ongoing_stall(model.stall_threshold).unwrap_or(0),
                         stalls: loop_model.stalls.iter().filter(ended_in_it).cloned().collect(),
+                        unpolled: model.unpolled(loop_model),
                         stalls_dropped: loop_model.stalls.dropped(),
                         stats,
                     }

@@ -16,6 +16,9 @@ use crate::model::{Distribution, Stats};
 /// Up to so many loops are printed in full without being asked for.
 const FEW_LOOPS: usize = 3;
 
+/// A shared poller that nobody waits on for less than this is as it should be.
+const UNPOLLED_SHOWN_NS: u64 = 1_000_000;
+
 /// Writes a summary.
 pub fn write(out: &mut impl io::Write, summary: &Summary, details: bool) -> io::Result<()> {
     writeln!(
@@ -181,6 +184,13 @@ fn write_loop(out: &mut impl io::Write, entry: &LoopSummary, summary: &Summary) 
     if *ongoing_stall_ns > 0 {
         writeln!(out, "  stalled now, for {}", duration(*ongoing_stall_ns))?;
     }
+    if let Some(unpolled) = entry.unpolled.filter(|unpolled| unpolled.longest_ns >= UNPOLLED_SHOWN_NS) {
+        writeln!(
+            out,
+            "  the poller that it shares was seen unpolled, with no thread waiting on it, for {} at most",
+            duration(unpolled.longest_ns)
+        )?;
+    }
     stalls::write_worst(out, entry.stalls.iter())
 }
 
@@ -253,6 +263,7 @@ pub fn drop_lines(drops: &Drops) -> impl Iterator<Item = String> {
         (drops.loops_full, "wait calls not traced: no room for more loops (--max-loops makes more)"),
         (drops.targets_full, "processes not traced: no room for more targets"),
         (drops.out_of_directory, "wait calls not traced: kernel.pid_max was raised meanwhile (start again)"),
+        (drops.skipped_runs, "runs of probes left out by the kernel: counts are too low by some of these"),
         (drops.captures_full, "stacks not captured: their buffer was full"),
         (drops.compat_calls, "wait calls of 32-bit programs not traced: ioscope traces 64-bit programs only"),
     ]

@@ -16,7 +16,13 @@ use super::{
 const INITIAL_PID_NAMESPACE: u32 = 0xEFFF_FFFC;
 
 /// Puts the configuration together.
-pub(super) fn build(btf: &Btf, arch: Arch, targets: &Targets) -> Result<ProbeConfig, ProbeError> {
+/// `preemptible`: the kernel may preempt the probes, and they are able to forbid it.
+pub(super) fn build(
+    btf: &Btf,
+    arch: Arch,
+    targets: &Targets,
+    preemptible: bool,
+) -> Result<ProbeConfig, ProbeError> {
     let layout = KernelLayout::read(btf, arch)?;
     let mut config = ProbeConfig {
         actions: actions(arch),
@@ -38,6 +44,7 @@ pub(super) fn build(btf: &Btf, arch: Arch, targets: &Targets) -> Result<ProbeCon
     set(flag::FOLLOW, targets.follow);
     set(flag::SWITCH_STATE, btf.tracepoint_params("sched_switch").is_ok_and(|params| params.len() >= 4));
     set(flag::RINGS, layout.io_uring.is_some());
+    set(flag::PREEMPTIBLE, preemptible);
     set(flag::CURRENT_TASK, has_helper(btf, "BPF_FUNC_get_current_task_btf"));
     set(flag::TASK_REGISTERS, has_helper(btf, "BPF_FUNC_task_pt_regs"));
     if arch == Arch::X86_64 {

@@ -129,6 +129,12 @@ impl HookChoice {
 
 /// The name of the job that makes a tracer of all this.
 pub const WAIT_CALLS: &str = "wait calls";
+/// The name of the job that finds the loops that are there already.
+pub const LOOPS_ASLEEP: &str = "loops asleep";
+/// How a thread that was in a wait call before its function was hooked is seen to return from it: the hook of a function's
+/// return is reached by those only that have passed the hook of its entry. It is attached for a while, beside the
+/// functions, while there are such threads.
+pub static RETURN_OF_SLEEPERS: Hook = tracepoint("sys_exit", "sys_exit");
 /// The name of the job that notes when epoll instances become ready.
 pub const EPOLL_READINESS: &str = "readiness of epoll";
 /// The name of the job that notes when completions are posted.
@@ -249,7 +255,7 @@ pub static JOBS: &[Job] = &[
         }],
     },
     Job {
-        name: "loops asleep",
+        name: LOOPS_ASLEEP,
         required: false,
         gives: "loops that sleep when tracing starts, before they first wake",
         ways: &[Way {

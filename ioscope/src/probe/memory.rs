@@ -105,8 +105,7 @@ macro_rules! write_field {
 /// takes a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SliceGlance {
-    /// Since when it serves, in nanoseconds of `CLOCK_MONOTONIC`, moved on by its PARKED time; `None` in a
-    /// wait call.
+    /// Since when it serves, in nanoseconds of `CLOCK_MONOTONIC`; `None` in a wait call.
     pub served_since: Option<u64>,
     /// Since when it is PARKED, if it is.
     pub parked_since: Option<u64>,
@@ -178,16 +177,15 @@ impl MappedArray<LoopSlot> {
                 continue;
             }
             free = 0;
-            let returned_at = read_field!(entry, machine.returned_at);
+            let since = read_field!(entry, machine.serving_since);
             let in_slice = read_field!(entry, machine.in_wait) == 0
                 && read_field!(entry, machine.restarting) == 0
-                && returned_at != 0;
-            let slice = in_slice.then(|| returned_at + read_field!(entry, machine.slice_parked_ns));
+                && since != 0;
             let parks = read_field!(entry, machine.state) == State::Blocked as u8
                 && read_field!(entry, machine.futex) != 0
                 && read_field!(entry, shared) != 0;
             let parked_since = parks.then(|| read_field!(entry, machine.since));
-            visit(slot, SliceGlance { served_since: slice, parked_since });
+            visit(slot, SliceGlance { served_since: in_slice.then_some(since), parked_since });
         }
     }
 

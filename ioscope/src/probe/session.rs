@@ -4,7 +4,11 @@
 //! because the kernel closes its descriptors.
 #![expect(unsafe_code, reason = "aya asks for a promise about what goes into a map")]
 
-use std::{io::Read as _, os::fd::OwnedFd, time::Duration};
+use std::{
+    io::Read as _,
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd},
+    time::{Duration, Instant},
+};
 
 use aya::{
     Btf as ProgramBtf, Ebpf, EbpfLoader, Pod,
@@ -28,11 +32,15 @@ use super::{
     btf::Btf,
     captures::Capture,
     config,
+    environment::Environment,
     error::ProbeError,
     hooks::{
-        EPOLL_READINESS, Hook, HookChoice, HookKind, JOBS, Job, JobStatus, RING_READINESS, WAIT_CALLS, Way,
+        EPOLL_READINESS, FENTRY, Hook, HookChoice, HookKind, JOBS, Job, JobStatus, LOOPS_ASLEEP,
+        RETURN_OF_SLEEPERS, RING_READINESS, WAIT_CALLS, Way,
     },
+    kfuncs,
     memory::{MappedArray, SliceGlance},
+    preemption::Preemption,
 };
 
 /// [`DIRECTORY_BLOCK`] as the kernel counts entries.
@@ -45,6 +53,10 @@ const POLLERS_OF_A_LOOP: u32 = POLLERS as u32;
 
 /// The probes, as committed; `cargo xtask build-ebpf` makes it.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("ioscope.bpf.o");
+
+/// How long the returns of threads that were asleep when tracing began are looked out for. A loop that has a timer
+/// returns sooner than that.
+const PATIENCE_WITH_SLEEPERS: Duration = Duration::from_secs(10);
 
 /// How often the clock looks at what runs on each CPU. Not a divisor of what programs' own timers like, so
 /// that it does not always meet them at the same place.
@@ -128,6 +140,10 @@ pub struct Session {
     stream: RingBuf<MapData>,
     captures: RingBuf<MapData>,
     jobs: Vec<JobStatus>,
+    /// Since when the returns of threads are looked out for that were asleep when tracing began, by a hook for that.
+    awaiting_sleepers: Option<Instant>,
+    /// Of programs that are unloaded by now.
+    skipped_before: u64,
     statistics: bool,
     /// What keeps the kernel's statistics on.
     measuring: Option<OwnedFd>,
@@ -144,8 +160,11 @@ impl Session {
     pub fn start(plan: &Plan) -> Result<Self, ProbeError> {
         let arch = Arch::host().ok_or(ProbeError::Architecture)?;
         let btf = Btf::from_sys_fs()?;
-        let probe_config = config::build(&btf, arch, &plan.targets)?;
         let program_btf = ProgramBtf::from_sys_fs().map_err(ProbeError::ProgramBtf)?;
+        let preemption = Preemption::read(&Environment::read());
+        let mut object = OBJECT.to_vec();
+        let can_forbid = preemption.functions && kfuncs::resolve(&mut object, &program_btf);
+        let probe_config = config::build(&btf, arch, &plan.targets, can_forbid)?;
         let pid_max = config::pid_max();
         let directory_blocks = pid_max.div_ceil(BLOCK).max(1);
         let log_level: u8 = if plan.diagnostics { u8::MAX } else { 0 };
@@ -161,7 +180,7 @@ impl Session {
             .map_max_entries("STREAM", plan.stream_bytes)
             .map_max_entries("CAPTURES", captures_bytes())
             .map_max_entries("AYA_LOGS", if plan.diagnostics { DIAGNOSTICS_BYTES } else { 4096 })
-            .load(OBJECT)
+            .load(&object)
             .map_err(ProbeError::from_load)?;
 
         let mut free: Stack<_, u32> = Stack::try_from(take(&mut ebpf, "FREE")?)?;
@@ -192,6 +211,8 @@ impl Session {
             stream: RingBuf::try_from(take(&mut ebpf, "STREAM")?)?,
             captures: RingBuf::try_from(take(&mut ebpf, "CAPTURES")?)?,
             jobs: Vec::with_capacity(JOBS.len()),
+            awaiting_sleepers: None,
+            skipped_before: 0,
             statistics: config::statistics_are_on(),
             measuring: None,
             ran_ns: None,
@@ -202,8 +223,18 @@ impl Session {
                 .map_err(|_| ProbeError::Object("AYA_LOGS"))?,
             ebpf,
         };
-        let kernel = Kernel { arch, btf: &btf, program_btf: &program_btf };
+        let kernel = Kernel {
+            arch,
+            btf: &btf,
+            program_btf: &program_btf,
+            preempts_functions: preemption.functions && !can_forbid,
+        };
         for job in JOBS {
+            if job.name == LOOPS_ASLEEP && session.way() == FENTRY {
+                // Should it fail, these loops show from their next wait call on.
+                let attached = session.attach(&RETURN_OF_SLEEPERS, &kernel).is_ok();
+                session.awaiting_sleepers = attached.then(Instant::now);
+            }
             let status = session.take_on(job, plan.hooks, &kernel)?;
             if status.way.is_some() {
                 session.control.keep_notes(match job.name {
@@ -288,6 +319,10 @@ impl Session {
                 program.attach()?;
             }
             HookKind::SyscallReturn => {
+                if kernel.preempts_functions {
+                    let reason = "the kernel preempts programs on functions, and cannot be kept from it (before Linux 6.14)";
+                    return Err(ProgramError::IOError(std::io::Error::other(reason)));
+                }
                 if !kernel.keeps_trampolines() {
                     let reason = "the kernel may free what a thread returns to (fixed in Linux 5.12)";
                     return Err(ProgramError::IOError(std::io::Error::other(reason)));
@@ -342,12 +377,14 @@ impl Session {
     /// Calls `visit` with a copy of every loop in use. A loop that is too busy for a copy is left out
     /// this time.
     pub fn scan(&mut self, mut visit: impl FnMut(u32, Box<LoopSlot>)) -> Result<(), ProbeError> {
+        let mut asleep_all_along = false;
         for slot in 0..self.loops.len() {
             match self.loops.status(slot) {
                 Some(status::LIVE) => {
                     let Some(entry) = self.loops.copy(slot) else { continue };
                     // A thread that was found asleep may have made a loop of its own at that moment.
                     if self.directory.place_of(entry.kernel_tid) == slot + 1 {
+                        asleep_all_along |= entry.machine.found_asleep != 0;
                         visit(slot, entry);
                     } else if self.loops.status(slot) == Some(status::LIVE) {
                         self.release(slot)?;
@@ -361,7 +398,21 @@ impl Session {
                 _ => {}
             }
         }
-        Ok(())
+        self.release_sleepers(asleep_all_along)
+    }
+
+    /// Takes the hook for them away when all have returned, or after a while: every system call of the machine pays
+    /// for it.
+    fn release_sleepers(&mut self, are_there: bool) -> Result<(), ProbeError> {
+        let Some(since) = self.awaiting_sleepers else { return Ok(()) };
+        if are_there && since.elapsed() < PATIENCE_WITH_SLEEPERS {
+            return Ok(());
+        }
+        self.awaiting_sleepers = None;
+        match self.ebpf.program_mut(RETURN_OF_SLEEPERS.program) {
+            Some(program) => unload(program),
+            None => Ok(()),
+        }
     }
 
     /// Frees an ended loop's place. Only after its last copy was taken and the stream drained.
@@ -402,7 +453,21 @@ impl Session {
             total.compat_calls += cpu.compat_calls;
             total.captures_full += cpu.captures_full;
         }
+        total.skipped_runs = self.skipped_runs();
         Ok(total)
+    }
+
+    /// Runs of the programs that the kernel left out.
+    fn skipped_runs(&self) -> u64 {
+        let mut total = self.skipped_before;
+        for (name, _) in self.jobs.iter().flat_map(|status| &status.programs) {
+            if let Some(program) = self.ebpf.program(name)
+                && let Ok(fd) = program.fd()
+            {
+                total += recursion_misses(fd.as_fd().as_raw_fd());
+            }
+        }
+        total
     }
 
     /// How long the probes have run, all together, in nanoseconds; `None` unless the kernel's BPF
@@ -417,7 +482,12 @@ impl Session {
         let mut total = Duration::ZERO;
         for (name, _) in self.jobs.iter().flat_map(|status| &status.programs) {
             if let Some(program) = self.ebpf.program(name) {
-                total += program.info()?.run_time();
+                match program.info() {
+                    Ok(info) => total += info.run_time(),
+                    // It has done its work and is unloaded.
+                    Err(ProgramError::NotLoaded) => {}
+                    Err(error) => return Err(error.into()),
+                }
             }
         }
         Ok(Some(u64::try_from(total.as_nanos()).unwrap_or(u64::MAX)))
@@ -492,6 +562,7 @@ impl Session {
     /// Detaches the probes: the maps stand still from here on.
     pub fn detach(&mut self) -> Result<(), ProbeError> {
         self.ran_ns = self.run_time_ns()?;
+        self.skipped_before = self.skipped_runs();
         self.ebpf.programs_mut().try_for_each(|(_, program)| unload(program))
     }
 }
@@ -501,6 +572,8 @@ struct Kernel<'a> {
     arch: Arch,
     btf: &'a Btf,
     program_btf: &'a ProgramBtf,
+    /// Programs on functions may be preempted, and nothing can be done about it.
+    preempts_functions: bool,
 }
 
 impl Kernel<'_> {
@@ -532,6 +605,17 @@ fn unload(program: &mut Program) -> Result<(), ProbeError> {
         Ok(()) | Err(ProgramError::NotLoaded) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// How often the kernel left out a program because it was running on that CPU already; 0 where it does not tell (before
+/// Linux 5.12): `bpf_prog_show_fdinfo`, `kernel/bpf/syscall.c`.
+fn recursion_misses(fd: RawFd) -> u64 {
+    let facts = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap_or_default();
+    facts
+        .lines()
+        .find_map(|line| line.strip_prefix("recursion_misses:"))
+        .and_then(|count| count.trim().parse().ok())
+        .unwrap_or(0)
 }
 
 fn nanoseconds(duration: Duration) -> u64 {

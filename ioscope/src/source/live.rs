@@ -101,21 +101,18 @@ impl LiveSource {
     }
 
     /// Looks for stalls. `true` when one was found or has ended, so that a batch should be taken at once.
-    ///
-    /// # Errors
-    /// When the kernel does not let it go on.
-    pub fn look_for_stalls(&mut self) -> Result<bool, SourceError> {
-        self.watch_stalls()?;
-        Ok(self.watch.has_news())
+    pub fn look_for_stalls(&mut self) -> bool {
+        self.watch_stalls();
+        self.watch.has_news()
     }
 
-    fn watch_stalls(&mut self) -> Result<(), ProbeError> {
+    fn watch_stalls(&mut self) {
         let tenants = &self.tenants;
         let who = |slot| {
             let tenant = tenants.get(&slot)?;
             Some(Occupant { id: tenant.id, pid: tenant.identity.pid })
         };
-        self.watch.look(&mut self.session, who, monotonic_ns())
+        self.watch.look(&mut self.session, who, monotonic_ns());
     }
 
     /// Makes a process a target.
@@ -244,7 +241,7 @@ impl Source for LiveSource {
             }
         }
         // By now everyone is known.
-        self.watch_stalls()?;
+        self.watch_stalls();
         if self.detached {
             self.watch.finish();
         }

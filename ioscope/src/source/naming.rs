@@ -84,9 +84,9 @@ impl Naming {
     /// What has its names by now.
     pub(super) fn take(&mut self) -> Vec<(u64, Arc<Stack>)> {
         let named: Vec<_> = self.named.try_iter().collect();
-        named.iter().for_each(|(ticket, _)| {
+        for (ticket, _) in &named {
             self.waiting.remove(ticket);
-        });
+        }
         named
     }
 

@@ -19,7 +19,7 @@ use crate::{
         Batch, FoundStall, LoopId, Present, ResolvedArgument,
         stalls::{Capture, Cause, RawStack, Stack, StackCopy},
     },
-    probe::{self, Captured, ProbeError, SAMPLES_PER_SECOND, Session, SliceGlance, read_stack},
+    probe::{self, Captured, SAMPLES_PER_SECOND, Session, SliceGlance, read_stack},
 };
 
 /// How often a loop that is over the threshold is looked at.
@@ -133,12 +133,7 @@ impl Watch {
     }
 
     /// Looks. `who` tells who is in a place, if that is known yet.
-    pub(super) fn look(
-        &mut self,
-        session: &mut Session,
-        who: impl Fn(u32) -> Option<Occupant>,
-        now: u64,
-    ) -> Result<(), ProbeError> {
+    pub(super) fn look(&mut self, session: &mut Session, who: impl Fn(u32) -> Option<Occupant>, now: u64) {
         let (mut suspects, mut stalled_on) = (Vec::new(), 0);
         // A sleep that may become a stall is looked at earlier, while it is sure to go on.
         let early = self.threshold.min(self.warn.max(self.threshold / 2));
@@ -168,7 +163,6 @@ impl Watch {
         }
         let pace = Duration::from_nanos(soonest).clamp(FASTEST_PACE, SLOWEST_PACE);
         self.next = Instant::now() + pace;
-        Ok(())
     }
 
     /// Looks closer at a loop whose slice is long. Returns when to look again, in nanoseconds.
@@ -182,9 +176,9 @@ impl Watch {
         let Some(entry) = session.copy(slot) else { return self.threshold };
         let machine = &entry.machine;
         let present = Present::of(machine, entry.wake, entry.shared != 0, now.max(machine.since));
-        let served = present.slice_ns.unwrap_or(0);
+        let served = present.serving_ns.unwrap_or(0);
         let before = self.stalled.get(&slot).copied();
-        if served < self.threshold || before.is_some_and(|before| before != machine.returned_at) {
+        if served < self.threshold || before.is_some_and(|before| before != machine.serving_since) {
             self.news |= self.stalled.remove(&slot).is_some();
         }
         let Some(Occupant { id, pid }) = who(slot) else {
@@ -193,8 +187,8 @@ impl Watch {
             return nanoseconds(STALLED_PACE);
         };
         let stalls = served >= self.threshold;
-        if stalls && self.stalled.insert(slot, machine.returned_at).is_none() {
-            self.found.push(FoundStall { id, began_at: machine.returned_at, found_at: now });
+        if stalls && self.stalled.insert(slot, machine.serving_since).is_none() {
+            self.found.push(FoundStall { id, began_at: machine.serving_since, found_at: now });
             self.news = true;
         }
         if present.state == State::Blocked && served >= self.warn {
@@ -216,7 +210,7 @@ impl Watch {
                 if still {
                     session.set_captured(slot);
                     let cause = Cause::of_sleep(machine.syscall);
-                    self.begin_sleep(slot, id, machine.since, machine.returned_at, cause, raw);
+                    self.begin_sleep(slot, id, machine.since, machine.serving_since, cause, raw);
                 }
             }
             self.tell_so_far(slot, machine.since, now);

@@ -49,6 +49,18 @@ impl Helper {
         }
     }
 
+    /// What it says next.
+    pub(crate) fn answer(&mut self) -> String {
+        loop {
+            let mut line = String::new();
+            let length = self.output.read_line(&mut line).expect("the helper speaks text");
+            assert!(length > 0, "the helper ended before it answered");
+            if let Some((_, words)) = line.trim_end().split_once(VOICE) {
+                return words.to_owned();
+            }
+        }
+    }
+
     /// Waits for its end.
     pub(crate) fn end(mut self) {
         self.child.wait().expect("it is ours");

@@ -84,6 +84,12 @@ impl Tracer {
         Self::start(&plan(processes))
     }
 
+    /// The way by which a job of the probes is done here.
+    pub(crate) fn way_of(&self, job: &str) -> Option<&'static str> {
+        let status = self.source.jobs().iter().find(|status| status.job.name == job)?;
+        status.way.map(|way| way.name)
+    }
+
     pub(crate) fn add_target(&mut self, process: u32) {
         self.source.add_target(process).expect("there is room for a target");
     }
@@ -136,7 +142,7 @@ impl Tracer {
                 "time per state adds up to the life of {}",
                 brief(model)
             );
-            assert_eq!(stats.counters.impossible, 0, "{}", brief(model));
+            assert_eq!(stats.counters.impossible, 0, "{drops:?} {}", brief(model));
         }
     }
 

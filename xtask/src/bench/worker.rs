@@ -52,6 +52,11 @@ pub(crate) fn run_worker(args: &WorkerArgs) -> Result<()> {
     }
 }
 
+/// Nanoseconds that a `getppid` of this process takes, measured for about so long.
+pub(crate) fn nanoseconds_per_getppid(total: Duration) -> f64 {
+    time(&sys::getppid, total)
+}
+
 fn serve(call: impl Fn()) -> Result<()> {
     time(&call, Duration::from_millis(50));
     println!("ready");

@@ -2,6 +2,7 @@
 //! its job one after the other, says how each has ended, and restarts the machine, which ends the emulator.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File, OpenOptions},
     io::{Read as _, Write as _},
     os::unix::{fs::OpenOptionsExt as _, process::CommandExt as _},
@@ -83,7 +84,12 @@ fn work(args: &GuestArgs) -> Result<()> {
         clock_source: read_line("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
     }
     .write(&mut out)?;
+    let mut succeeded = BTreeSet::new();
     for step in &job.steps {
+        if step.only_after.as_ref().is_some_and(|other| !succeeded.contains(other.as_str())) {
+            Event::LeftOut { step: step.name.clone() }.write(&mut out)?;
+            continue;
+        }
         Event::Begin { step: step.name.clone() }.write(&mut out)?;
         let started = Instant::now();
         let ended = run_step(step, &job, &mut out);
@@ -91,6 +97,9 @@ fn work(args: &GuestArgs) -> Result<()> {
             let _ = writeln!(out, "{} cannot be run: {error:#}", step.name);
             (Some(127), false)
         });
+        if code == Some(0) {
+            succeeded.insert(step.name.as_str());
+        }
         let seconds = started.elapsed().as_secs_f64();
         Event::End { step: step.name.clone(), code, seconds, too_long }.write(&mut out)?;
     }
@@ -117,7 +126,7 @@ fn serial(path: &str) -> Result<File> {
 fn run_step(step: &Step, job: &Job, out: &mut File) -> Result<(Option<i32>, bool)> {
     let (program, arguments) = step.command.split_first().context("an empty command")?;
     let mut command = Command::new(program);
-    command.args(arguments).env_clear().envs(&job.environment).current_dir("/");
+    command.args(arguments).env_clear().envs(&job.environment).envs(&step.environment).current_dir("/");
     // A group of its own, which can be killed as a whole.
     command.stdin(Stdio::null()).stderr(out.try_clone()?).process_group(0);
     command.stdout(if step.is_report { Stdio::piped() } else { Stdio::from(out.try_clone()?) });

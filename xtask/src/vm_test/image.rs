@@ -64,7 +64,7 @@ impl Image {
     pub(super) fn program(&mut self, path: &Path, executable: &Path) -> Result<()> {
         self.insert(path, Entry::File(executable.to_owned()));
         for library in self.libraries.closure(executable)? {
-            self.from_root(Path::new(&library))?;
+            self.copy(Path::new(&library))?;
         }
         Ok(())
     }
@@ -74,9 +74,9 @@ impl Image {
         for directory in ["/usr/bin", "/bin", "/usr/sbin", "/sbin"] {
             let path = Path::new(directory).join(name);
             if self.on_host(&path).exists() {
-                let file = self.from_root(&path)?;
+                let file = self.copy(&path)?;
                 for library in self.libraries.closure(&self.on_host(&file))? {
-                    self.from_root(Path::new(&library))?;
+                    self.copy(Path::new(&library))?;
                 }
                 return Ok(true);
             }
@@ -89,7 +89,7 @@ impl Image {
     }
 
     /// Packs a file as it lies in the guest's system, with the links that lead to it; returns where they lead.
-    fn from_root(&mut self, path: &Path) -> Result<PathBuf> {
+    fn copy(&mut self, path: &Path) -> Result<PathBuf> {
         let mut at = PathBuf::from("/");
         let mut left: Vec<PathBuf> = components(path);
         let mut links = 0;

@@ -192,7 +192,8 @@ fn read_index(path: &Path) -> Result<Vec<Listed>> {
 
 fn checksum(bytes: &[u8]) -> String {
     use sha2::{Digest as _, Sha256};
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits: Vec<String> = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    digits.concat()
 }
 
 /// Takes the one file out of the package.

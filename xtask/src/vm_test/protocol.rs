@@ -25,6 +25,10 @@ pub(super) struct Job {
 pub(super) struct Step {
     pub(super) name: String,
     pub(super) command: Vec<String>,
+    /// On top of the job's.
+    pub(super) environment: BTreeMap<String, String>,
+    /// It is left out if this step did not succeed.
+    pub(super) only_after: Option<String>,
     /// Whether what it writes to stdout is one JSON document, for the host.
     pub(super) is_report: bool,
 }
@@ -53,6 +57,8 @@ pub(super) enum Event {
         /// Whether it was killed for taking too long.
         too_long: bool,
     },
+    /// A step is left out, since another one did not succeed.
+    LeftOut { step: String },
     /// What a step had to report.
     Report { step: String, report: Value },
     /// All steps are done.

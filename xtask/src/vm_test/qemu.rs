@@ -58,7 +58,15 @@ impl Qemu {
     }
 
     fn bare(&self) -> Command {
-        let mut command = Command::new(&self.program);
+        // If this command is killed, its machines end as well.
+        let mut command = match which("setpriv") {
+            Some(setpriv) => {
+                let mut command = Command::new(setpriv);
+                command.args(["--pdeathsig", "KILL"]).arg(&self.program);
+                command
+            }
+            None => Command::new(&self.program),
+        };
         if let Some(root) = &self.root {
             let triplet = format!("{}-linux-gnu", std::env::consts::ARCH);
             let libraries = [root.join("usr/lib").join(&triplet), root.join("lib").join(&triplet)];

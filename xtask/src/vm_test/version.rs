@@ -82,6 +82,14 @@ mod tests {
             "6.12.117-1",
             "1:0.5",
         ];
+        let dpkg = |older: &str, newer: &str| {
+            let mut command = std::process::Command::new("dpkg");
+            let status = command.args(["--compare-versions", older, "lt", newer]).status();
+            status.map_or(true, |status| status.success())
+        };
+        for pair in ascending.windows(2) {
+            assert!(dpkg(pair[0], pair[1]), "dpkg thinks otherwise: {pair:?}");
+        }
         for (place, older) in ascending.iter().enumerate() {
             assert_eq!(compare(older, older), Ordering::Equal, "{older}");
             for newer in &ascending[place + 1..] {

@@ -13,7 +13,7 @@ const FLAGS: libc::c_int = libc::O_CLOEXEC | 1;
 /// `struct uffdio_api`.
 #[repr(C)]
 struct Api {
-    api: u64,
+    version: u64,
     features: u64,
     ioctls: u64,
 }
@@ -66,7 +66,7 @@ impl SlowPage {
         let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(last_errno)?;
         // SAFETY: the descriptor was made above, and is nobody else's.
         let faults = unsafe { OwnedFd::from_raw_fd(fd) };
-        let mut api = Api { api: API, features: 0, ioctls: 0 };
+        let mut api = Api { version: API, features: 0, ioctls: 0 };
         ioctl(&faults, request(0x3f, size_of::<Api>()), &mut api)?;
         // SAFETY: a new mapping, at an address that the kernel chooses.
         let page = unsafe {

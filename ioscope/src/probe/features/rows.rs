@@ -178,6 +178,22 @@ pub static FEATURES: &[Feature] = &[
         lost: "everything: the loops lie in such an array",
         check: |btf, _| enumerator(btf, "", "BPF_F_MMAPABLE", "the kernel cannot map BPF arrays", "5.5"),
     },
+    // `kernel/events/core.c` (`perf_swevent_init_hrtimer`), `include/uapi/linux/bpf.h`.
+    Feature {
+        name: "sampling clock",
+        kind: FeatureKind::Hook,
+        essential: false,
+        needs: "perf_event, software cpu-clock (Linux 4.9), CAP_PERFMON",
+        lost: "stacks of what stalls a loop on the CPU; stalls are found all the same, and what they sleep in",
+        check: |btf, environment| {
+            let why = "the kernel has no BPF programs on perf events";
+            enumerator(btf, "bpf_prog_type", "BPF_PROG_TYPE_PERF_EVENT", why, "4.9")?;
+            if !environment.may(|capabilities: &Capabilities| capabilities.perfmon) {
+                return missing("a clock on every CPU takes CAP_PERFMON", "`sudo ioscope …`");
+            }
+            yes("cpu-clock on every CPU")
+        },
+    },
     // `kernel/bpf/syscall.c` (`bpf_enable_stats`, which asks for CAP_SYS_ADMIN), since 5.8.
     Feature {
         name: "own overhead",

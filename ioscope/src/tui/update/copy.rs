@@ -48,6 +48,11 @@ fn selected_text(app: &App) -> Option<(String, String)> {
                     ongoing_stall_ns: inspected.ongoing_stall.unwrap_or(0),
                     stalls: inspected.stalls.iter().cloned().collect(),
                     stalls_dropped: inspected.stalls.dropped(),
+                    unpolled: app
+                        .detail
+                        .0
+                        .and_then(|id| app.model.get(id))
+                        .and_then(|entry| app.model.unpolled(entry)),
                 }],
                 drops: app.shown.drops,
                 cost: app.model.cost(),

@@ -81,10 +81,11 @@ fn click(app: &mut App, at: Position) {
         Screen::Stalls => {
             let body = layout.body();
             let row = usize::from(at.y.saturating_sub(body.y + 1));
-            if body.contains(at) && row < usize::from(view::stall_list_height(body.height)) {
-                if let Some(shown) = app.shown.stalls.get(app.stalls.top + row) {
-                    app.stalls.selected = Some((shown.stall.loop_id, shown.stall.began_at));
-                }
+            if body.contains(at)
+                && row < usize::from(view::stall_list_height(body.height))
+                && let Some(shown) = app.shown.stalls.get(app.stalls.top + row)
+            {
+                app.stalls.selected = Some((shown.stall.loop_id, shown.stall.began_at));
             }
         }
         _ => {}

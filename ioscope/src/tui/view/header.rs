@@ -147,8 +147,16 @@ fn totals(app: &App, short: bool) -> Line<'static> {
 }
 
 fn total(drops: &Drops) -> u64 {
-    let Drops { ring_full, loops_full, targets_full, out_of_directory, compat_calls, captures_full } = drops;
-    ring_full + loops_full + targets_full + out_of_directory + compat_calls + captures_full
+    let Drops {
+        ring_full,
+        loops_full,
+        targets_full,
+        out_of_directory,
+        compat_calls,
+        skipped_runs,
+        captures_full,
+    } = drops;
+    ring_full + loops_full + targets_full + out_of_directory + compat_calls + skipped_runs + captures_full
 }
 
 /// What is wrong now, the worst first: a stall that goes on, what was dropped, what cannot be seen. Of its

@@ -1,0 +1,414 @@
+//! Stalls of each cause, injected into a loop of which it is known what it does: found while they go on, with
+//! the right length, most of it on the right cause, and the right function. What a busy machine can spoil is tried
+//! again.
+
+mod support;
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ioscope::demo::{Pattern, Slice, Spec, ThreadReport, Work};
+use ioscope::probe::Plan;
+use ioscope::source::{LiveSource, Source as _};
+use ioscope_common::{Control, WaitCall};
+use rustix::process::Pid;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use serde_json::Value;
+
+use support::ioscope::{IOSCOPE, Tracing, can_trace};
+use support::tracer::plan;
+use support::worker::Worker;
+
+const MS: u64 = 1_000_000;
+const TRIES: u32 = 3;
+/// Found so late at most: 10 ms and 5 % of the threshold.
+const FOUND_WITHIN: u64 = 100 * MS + 10 * MS + 5 * MS;
+
+/// One at a time: the tests of this file would take each other's CPU.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A loop whose every slice does this.
+fn working(iterations: u64, work: &[Work]) -> Spec {
+    Spec {
+        iterations: Some(iterations),
+        work: work.iter().copied().map(Slice::always).collect(),
+        ..Spec::new(WaitCall::EpollPwait, Pattern::AlwaysReady)
+    }
+}
+
+/// What came of a loop: by `ioscope stat --json`, and by itself.
+struct Both {
+    traced: Value,
+    report: ThreadReport,
+}
+
+/// Runs a loop to its end under `ioscope stat`. `command` starts the worker; `prepare` is given it before it
+/// is let go.
+fn run(command: Command, spec: Spec, prepare: impl FnOnce(&Worker)) -> Both {
+    let mut worker = Worker::start(command, &[spec]).expect("the worker starts");
+    prepare(&worker);
+    let mut stat = Command::new(IOSCOPE);
+    stat.args(["stat", "--json", "--pid", &worker.id().to_string()]);
+    let tracing = Tracing::start(stat);
+    worker.say().expect("the worker listens");
+    let report = worker.report().expect("the worker reports");
+    worker.end().expect("the worker ends");
+    let (_, mut documents) = tracing.end();
+    let mut document = documents.pop().expect("a summary");
+    let loops = document["loops"].as_array_mut().expect("loops");
+    let [report] = report.threads.try_into().expect("one loop");
+    let traced = loops.drain(..).find(|traced| traced["tid"] == report.tid).expect("it is traced");
+    Both { traced, report }
+}
+
+/// A worker that others do not take the CPU from: of the first real-time priority, where that can be had.
+fn undisturbed() -> Command {
+    let can = Command::new("chrt").args(["-f", "1", "true"]).status().is_ok_and(|status| status.success());
+    let mut command = Command::new(if can { "chrt" } else { IOSCOPE });
+    if can {
+        command.args(["-f", "1", IOSCOPE]);
+    }
+    command
+}
+
+/// What should be found.
+struct Expected {
+    cause: &'static str,
+    syscall: Option<&'static str>,
+    /// A function that is in the heaviest stack, this close to its innermost end.
+    function: Option<(&'static str, usize)>,
+    argument: Option<&'static str>,
+}
+
+fn check(both: &Both, expected: &Expected) -> Result<(), String> {
+    let stalls = &both.traced["stalls"];
+    let list = stalls["list"].as_array().expect("a list");
+    let number = |value: &Value| value.as_u64().expect("a number");
+    let slices = &both.report.loop_duration;
+    let ensure = |is_so: bool, what: String| if is_so { Ok(()) } else { Err(what) };
+    // The last slice has no end: the loop returned from its last wait call to stop.
+    let count = slices.count;
+    ensure(list.len() as u64 >= count, format!("{count} stalls, found {}", list.len()))?;
+    let traced: u64 =
+        list.iter().take(usize::try_from(count).expect("few")).map(|s| number(&s["duration_ns"])).sum();
+    let within = |a: u64, b: u64, percent: u64| a.abs_diff(b) * 100 <= b * percent;
+    ensure(within(traced, slices.sum_ns, 2), format!("{traced} ns traced, truth {}", slices.sum_ns))?;
+    for stall in list {
+        let duration = number(&stall["duration_ns"]);
+        let parts: u64 = stall["account_ns"].as_object().expect("parts").values().map(number).sum();
+        ensure(parts == duration, format!("the parts add up to {parts}, not {duration}"))?;
+        let found = stall["found_at_ns"].as_u64().ok_or("it was not found while it went on")?;
+        let after = found - number(&stall["began_at_ns"]);
+        ensure((100 * MS..=FOUND_WITHIN).contains(&after), format!("found after {after} ns"))?;
+        let cause = &stall["cause"];
+        ensure(cause["name"] == expected.cause, format!("{cause}"))?;
+        ensure(cause["syscall"].as_str() == expected.syscall, format!("{cause}"))?;
+        ensure(cause["share"].as_f64().is_some_and(|share| share >= 0.9), format!("{cause}"))?;
+        if let Some(wanted) = expected.argument {
+            let argument = stall["blocked_in"][0]["argument"].as_str().unwrap_or_default();
+            ensure(argument.contains(wanted), format!("its argument is {argument}"))?;
+        }
+        if let Some((function, depth)) = expected.function {
+            let frames = stall["stacks"][0]["frames"].as_array().ok_or("there is no stack")?;
+            let names: Vec<_> =
+                frames.iter().map(|frame| frame["name"].as_str().unwrap_or_default()).collect();
+            let at = names.iter().position(|name| name.contains(function));
+            ensure(at.is_some_and(|at| at <= depth), format!("{function} is not on top of {names:?}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn expect(
+    expected: &Expected,
+    spec: impl Fn() -> Spec,
+    command: impl Fn() -> Command,
+    prepare: impl Fn(&Worker),
+) {
+    let _alone = alone();
+    if !can_trace(std::thread::current().name().unwrap_or("a test")) {
+        return;
+    }
+    for last in 1..=TRIES {
+        let both = run(command(), spec(), &prepare);
+        let Err(wrong) = check(&both, expected) else { return };
+        assert!(last < TRIES, "{wrong}\n{:#}\n{:?}", both.traced["stalls"], both.report);
+    }
+}
+
+const BLOCKED: Expected = Expected { cause: "blocked", syscall: None, function: None, argument: None };
+
+#[test]
+fn a_spin_is_the_programs_own() {
+    let expected = Expected { cause: "user", function: Some(("demo_parse_large_json", 1)), ..BLOCKED };
+    expect(&expected, || working(3, &[Work::ParseJson { ns: 300 * MS }]), undisturbed, |_| ());
+}
+
+#[test]
+fn a_sleep_is_the_system_calls() {
+    let expected =
+        Expected { syscall: Some("nanosleep"), function: Some(("demo_sleep_in_handler", 8)), ..BLOCKED };
+    expect(&expected, || working(3, &[Work::SleepInHandler { ns: 250 * MS }]), undisturbed, |_| ());
+}
+
+#[test]
+fn a_mutex_is_a_futex_with_its_address() {
+    let expected = Expected {
+        syscall: Some("futex"),
+        function: Some(("demo_lock", 10)),
+        argument: Some("futex 0x"),
+        ..BLOCKED
+    };
+    expect(&expected, || working(3, &[Work::Mutex { ns: 300 * MS }]), undisturbed, |_| ());
+}
+
+/// Many short sleeps make a stall, too.
+#[test]
+fn fsync_names_its_file() {
+    let expected = Expected {
+        syscall: Some("fsync"),
+        function: Some(("write_and_sync", 40)),
+        argument: Some("ioscope-demo-"),
+        ..BLOCKED
+    };
+    // As many as take long enough on this disk.
+    const ROUNDS: u32 = 50;
+    let mut file = tempfile::tempfile().expect("a file");
+    let once = Instant::now();
+    for _ in 0..ROUNDS {
+        file.write_all(b"x").expect("it can be written");
+        file.sync_all().expect("it can be written");
+    }
+    let one = (once.elapsed() / ROUNDS).as_nanos().max(1);
+    let times = usize::try_from(600_000_000 / one + 1).expect("few").clamp(2, 20_000);
+    expect(&expected, || working(3, &vec![Work::Fsync { bytes: 1 }; times]), undisturbed, |_| ());
+}
+
+#[test]
+fn a_page_that_does_not_come_is_a_page_fault() {
+    let expected = Expected { cause: "page_fault", function: Some(("SlowPage::touch", 1)), ..BLOCKED };
+    expect(&expected, || working(3, &[Work::PageFault { ns: 300 * MS }]), undisturbed, |_| ());
+}
+
+/// A process that uses a CPU up, until it is dropped.
+struct Hog(std::process::Child);
+
+impl Hog {
+    fn on(cpu: CpuSet) -> Self {
+        let child = Command::new("sh").args(["-c", "while :; do :; done"]).spawn().expect("a shell");
+        sched_setaffinity(Some(Pid::from_child(&child)), &cpu).expect("it can be pinned");
+        Self(child)
+    }
+}
+
+impl Drop for Hog {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The first CPU that this process may use.
+fn one_cpu() -> CpuSet {
+    let all = sched_getaffinity(None).expect("it can be asked");
+    let first = (0..CpuSet::MAX_CPU).find(|cpu| all.is_set(*cpu)).expect("there is a CPU");
+    let mut one = CpuSet::new();
+    one.set(first);
+    one
+}
+
+#[test]
+fn a_hog_on_the_same_cpu_preempts() {
+    let expected = Expected { cause: "preempted", ..BLOCKED };
+    let nice = || {
+        let mut command = Command::new("nice");
+        command.args(["-n", "19", IOSCOPE]);
+        command
+    };
+    let cpu = one_cpu();
+    let hogs = Mutex::new(Vec::new());
+    let prepare = |worker: &Worker| {
+        sched_setaffinity(Some(worker.pid()), &cpu).expect("it can be pinned");
+        let mut hogs = hogs.lock().expect("nothing panicked");
+        hogs.clear();
+        hogs.push(Hog::on(cpu));
+    };
+    expect(&expected, || working(3, &[Work::Burn { ns: 8 * MS }]), nice, prepare);
+}
+
+/// A cgroup with a limit of CPU time, of either version; gone when it is dropped.
+struct Limited(PathBuf);
+
+impl Limited {
+    /// So much of each 100 ms. `None` where there is no such controller.
+    fn to(quota_us: u32) -> Option<Self> {
+        let name = format!("ioscope-test-{}", std::process::id());
+        let v1 = Path::new("/sys/fs/cgroup/cpu").join(&name);
+        let v2 = Path::new("/sys/fs/cgroup").join(&name);
+        if Path::new("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").exists()
+            || Path::new("/sys/fs/cgroup/cpu/cgroup.procs").exists()
+        {
+            fs::create_dir(&v1).ok()?;
+            let this = Self(v1);
+            fs::write(this.0.join("cpu.cfs_period_us"), "100000").ok()?;
+            fs::write(this.0.join("cpu.cfs_quota_us"), quota_us.to_string()).ok()?;
+            return Some(this);
+        }
+        // It may be on already, or not be ours to switch on.
+        let _ = fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+cpu");
+        fs::create_dir(&v2).ok()?;
+        let this = Self(v2);
+        fs::write(this.0.join("cpu.max"), format!("{quota_us} 100000")).ok()?;
+        Some(this)
+    }
+
+    fn take_in(&self, pid: u32) {
+        fs::write(self.0.join("cgroup.procs"), pid.to_string()).expect("it can be moved");
+    }
+
+    /// How long its threads were throttled, by the kernel's own count, in nanoseconds.
+    fn throttled_ns(&self) -> u64 {
+        let stat = fs::read_to_string(self.0.join("cpu.stat")).expect("it counts");
+        let value = |name: &str| -> Option<u64> {
+            stat.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+        };
+        value("throttled_time ").or(value("throttled_usec ").map(|us| us * 1_000)).expect("it counts that")
+    }
+}
+
+impl Drop for Limited {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn a_limit_of_its_cgroup_throttles() {
+    let expected = Expected { cause: "throttled", ..BLOCKED };
+    let Some(limited) = Limited::to(3_000) else {
+        support::ioscope::say("SKIPPED a_limit_of_its_cgroup_throttles: there is no cgroup of CPU time");
+        return;
+    };
+    let command = || Command::new(IOSCOPE);
+    let cpu = one_cpu();
+    let prepare = |worker: &Worker| {
+        sched_setaffinity(Some(worker.pid()), &cpu).expect("it can be pinned");
+        limited.take_in(worker.id());
+    };
+    expect(&expected, || working(3, &[Work::Burn { ns: 12 * MS }]), command, prepare);
+    if !can_trace("a_limit_of_its_cgroup_throttles") {
+        return;
+    }
+    // And as long as the kernel says itself. The rest of the process is throttled a little, too.
+    let before = limited.throttled_ns();
+    let both = run(command(), working(4, &[Work::Burn { ns: 12 * MS }]), prepare);
+    let truth = limited.throttled_ns() - before;
+    let traced = both.traced["throttled_ns"].as_u64().expect("a number");
+    assert!(traced <= truth * 101 / 100 && traced * 100 >= truth * 70, "traced {traced}, truth {truth}");
+}
+
+/// What is short is no stall, whatever it is.
+#[test]
+fn healthy_twins_raise_nothing() {
+    let _alone = alone();
+    if !can_trace("healthy_twins_raise_nothing") {
+        return;
+    }
+    let twins = [
+        Work::ParseJson { ns: 5 * MS },
+        Work::SleepInHandler { ns: 5 * MS },
+        Work::Mutex { ns: 5 * MS },
+        Work::Fsync { bytes: 1 },
+        Work::PageFault { ns: 5 * MS },
+    ];
+    for work in twins {
+        let both = run(undisturbed(), working(20, &[work]), |_| ());
+        let stalls = &both.traced["stalls"];
+        assert!(both.report.loop_duration.max_ns < 100 * MS, "the machine is too busy: {:?}", both.report);
+        let found = (stalls["count"].as_u64(), stalls["list"].as_array().map(Vec::len));
+        assert_eq!(found, (Some(0), Some(0)), "{work:?}: {stalls:#}");
+        assert!(stalls["ongoing"].is_null());
+    }
+}
+
+/// Nobody drains the stream, which is as small as can be: a loop that does not come back is found all the same.
+#[test]
+fn a_stall_that_does_not_end_is_found_though_the_stream_is_full() {
+    let _alone = alone();
+    if !can_trace("a_stall_that_does_not_end_is_found_though_the_stream_is_full") {
+        return;
+    }
+    let sleep = Slice { every: 1_000, ..Slice::always(Work::SleepInHandler { ns: 3_000 * MS }) };
+    let spec = Spec { work: vec![sleep], ..working(1_001, &[]) };
+    let mut found_after = Vec::new();
+    for _ in 0..TRIES {
+        let mut worker =
+            Worker::start(undisturbed(), std::slice::from_ref(&spec)).expect("the worker starts");
+        let plan = Plan {
+            stall_threshold: Duration::from_millis(100),
+            warn_threshold: Duration::from_millis(10),
+            stream: Control::STREAM_ALL,
+            ..plan(&[worker.id()])
+        };
+        let mut source = LiveSource::start(&plan).expect("it can trace");
+        worker.say().expect("the worker listens");
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let batch = loop {
+            assert!(Instant::now() < deadline, "it is not found");
+            std::thread::sleep(source.next_look().saturating_duration_since(Instant::now()));
+            if source.look_for_stalls() {
+                let batch = source.next_batch().expect("it goes on").expect("a batch");
+                if !batch.found.is_empty() {
+                    break batch;
+                }
+            }
+        };
+        assert!(batch.drops.ring_full > 0, "the stream is not full");
+        found_after.push(batch.found[0].found_at - batch.found[0].began_at);
+        if found_after.last().is_some_and(|after| *after <= FOUND_WITHIN) {
+            return;
+        }
+    }
+    panic!("found after {found_after:?} ns");
+}
+
+/// Workers that share a poller wait for each other: that is idle, however long it takes.
+#[test]
+fn threads_that_park_do_not_stall() {
+    let _alone = alone();
+    if !can_trace("threads_that_park_do_not_stall") {
+        return;
+    }
+    let spec = Spec {
+        threads: 3,
+        period_ns: 150 * MS,
+        iterations: None,
+        duration_ns: Some(3_000 * MS),
+        ..Spec::new(WaitCall::EpollPwait, Pattern::TakeTurns)
+    };
+    let mut worker = Worker::of(&[spec]);
+    let mut stat = Command::new(IOSCOPE);
+    stat.args(["stat", "--json", "--stall-threshold", "50ms", "--pid", &worker.id().to_string()]);
+    let tracing = Tracing::start(stat);
+    worker.say().expect("the worker listens");
+    worker.report().expect("the worker reports");
+    worker.end().expect("the worker ends");
+    let (_, documents) = tracing.end();
+    let loops = documents[0]["loops"].as_array().expect("loops");
+    // One may never get a turn.
+    assert!(loops.len() >= 2, "{loops:#?}");
+    let parked = |traced: &Value| traced["time_ns"]["parked"].as_u64().expect("a number");
+    assert!(loops.iter().map(parked).sum::<u64>() > 2_000 * MS, "they park: {loops:#?}");
+    for traced in loops {
+        let stalls = &traced["stalls"];
+        assert_eq!(stalls["count"], 0, "{stalls:#}");
+        assert!(stalls["ongoing"].is_null(), "{stalls:#}");
+    }
+}

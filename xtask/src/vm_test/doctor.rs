@@ -1,0 +1,121 @@
+//! Reads what `ioscope doctor --json` found in a guest, and holds it against what its own table says.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+/// As far as it matters here.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Doctor {
+    pub(super) works: bool,
+    pub(super) problem: Option<String>,
+    pub(super) features: Vec<Item>,
+    pub(super) hooks: Vec<Item>,
+}
+
+/// A feature, or what hooks are for.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Item {
+    pub(super) name: String,
+    pub(super) essential: bool,
+    /// None for what was not tried.
+    pub(super) works: Option<bool>,
+    pub(super) detail: String,
+    /// The first version of Linux that has it, as the table says: `5.15`.
+    pub(super) since: Option<String>,
+    /// Of hooks: the way that is gone.
+    pub(super) way: Option<String>,
+    /// Of hooks: how many instructions the verifier went through to accept each program; none where the
+    /// kernel does not tell.
+    #[serde(default)]
+    pub(super) programs: BTreeMap<String, Option<u64>>,
+}
+
+impl Doctor {
+    pub(super) fn parse(report: &Value) -> Option<Self> {
+        Self::deserialize(report).ok()
+    }
+
+    /// What the table says and this kernel contradicts.
+    pub(super) fn contradictions(&self, release: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        for item in self.features.iter().chain(&self.hooks) {
+            let due = item.since.as_deref().map(|since| version(release) >= version(since));
+            match (item.works, due) {
+                (Some(false), Some(true)) => found.push(format!(
+                    "{} is missing on {release}, and the table has it since {}: {}",
+                    item.name,
+                    item.since.as_deref().unwrap_or_default(),
+                    item.detail
+                )),
+                (Some(true), Some(false)) => found.push(format!(
+                    "{} works on {release}, and the table has it only since {}",
+                    item.name,
+                    item.since.as_deref().unwrap_or_default()
+                )),
+                (Some(false), None) if item.essential => {
+                    found.push(format!("{} is missing on {release}: {}", item.name, item.detail));
+                }
+                _ => {}
+            }
+        }
+        found
+    }
+
+    /// The programs that were loaded, and what they cost the verifier.
+    pub(super) fn programs(&self) -> impl Iterator<Item = (&str, Option<u64>)> {
+        self.hooks.iter().flat_map(|hook| &hook.programs).map(|(name, count)| (name.as_str(), *count))
+    }
+}
+
+/// The first two numbers of a version.
+pub(super) fn version(text: &str) -> (u32, u32) {
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn doctor() -> Doctor {
+        let report = json!({
+            "schema": 1, "works": true, "problem": null,
+            "features": [
+                {"name": "a", "essential": true, "works": true, "detail": "yes", "since": "5.8"},
+                {"name": "b", "essential": false, "works": false, "detail": "no", "since": "5.15"},
+                {"name": "c", "essential": true, "works": false, "detail": "gone"},
+            ],
+            "hooks": [
+                {"name": "h", "essential": true, "works": true, "detail": "", "way": "fentry",
+                 "programs": {"p": 1200, "q": null}},
+            ],
+        });
+        Doctor::parse(&report).expect("it is a report")
+    }
+
+    #[test]
+    fn what_the_table_promises_has_to_be_there() {
+        let found = doctor().contradictions("5.10.0-46-cloud-amd64");
+        assert_eq!(found, ["c is missing on 5.10.0-46-cloud-amd64: gone"]);
+        let found = doctor().contradictions("6.1.0-56-cloud-amd64");
+        assert_eq!(found.len(), 2);
+        assert!(found[0].starts_with("b is missing on 6.1.0-56"), "{found:?}");
+    }
+
+    #[test]
+    fn what_works_too_early_is_a_mistake_in_the_table() {
+        let found = doctor().contradictions("5.4.1");
+        assert!(found[0].starts_with("a works on 5.4.1"), "{found:?}");
+    }
+
+    #[test]
+    fn programs_are_those_of_all_hooks() {
+        let doctor = doctor();
+        let programs: Vec<_> = doctor.programs().collect();
+        assert_eq!(programs, [("p", Some(1200)), ("q", None)]);
+    }
+}
