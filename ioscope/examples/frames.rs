@@ -14,7 +14,7 @@ use ioscope::{
     model::{Batch, Cost, Identity, LoopId, Sample},
     tui::{App, Config, Effect, Message, Palette, Theme, Tracing, update, view},
 };
-use ioscope_common::{Loop, PollerKind, Transition, WaitArgs, WaitCall, Wake};
+use ioscope_common::{Loop, PollerKind, READY_UNKNOWN, Transition, WaitArgs, WaitCall, Wake};
 use ratatui::{Terminal, backend::TestBackend};
 use serde_json::json;
 
@@ -70,12 +70,15 @@ impl Thread {
             taken: 0,
         };
         self.step(0, Transition::Enter { args, stall_threshold: 100_000 * US });
-        self.step(US, Transition::SwitchOut { asleep: true, syscall: -1, futex: false });
+        self.step(
+            US,
+            Transition::SwitchOut { asleep: true, syscall: -1, futex: false, argument: 0, throttled: false },
+        );
         let sleep = 1_000 * US - run;
         self.wake = Wake { at: self.now + sleep - 20 * US, waker: 1, context: 1 };
         let wake = self.wake;
         self.step(sleep - 2 * US, Transition::SwitchIn { wake, shared: false });
-        self.step(US, Transition::Return { result: 1, posted: 0 });
+        self.step(US, Transition::Return { result: 1, posted: 0, ready_at: READY_UNKNOWN });
         self.now += run;
     }
 
@@ -155,10 +158,10 @@ fn main() -> anyhow::Result<()> {
             let batch = Box::new(batch(at, &mut threads, &ids));
             let start = Instant::now();
             let effects = update(&mut app, Message::Batch(batch));
-            let updated = Instant::now();
+            let taken_in = Instant::now();
             terminal.draw(|frame| view(&app, frame))?;
-            draws.push(updated.elapsed());
-            updates.push(updated - start);
+            draws.push(taken_in.elapsed());
+            updates.push(taken_in - start);
             ids = take(effects);
         }
         screens.insert(name.to_owned(), json!({ "frame": summary(draws), "batch": summary(updates) }));
