@@ -9,6 +9,11 @@ use crate::model::{Batch, LoopId, Present};
 
 /// At most so many iterations, and sleeps, of a loop.
 const MOST: usize = 16_384;
+/// And of all loops together: many lanes have a shorter past each, so that neither memory nor the time of a
+/// frame grows with them.
+const MOST_OF_ALL: usize = 65_536;
+/// However many there are, so many of each.
+const LEAST: usize = 512;
 /// And not those that ended so many nanoseconds ago.
 const LONGEST: u64 = 120_000_000_000;
 
@@ -49,7 +54,10 @@ impl Tracks {
             return;
         }
         let before = batch.at.saturating_sub(LONGEST);
+        let most = (MOST_OF_ALL / self.0.len().max(1)).clamp(LEAST, MOST);
         for track in self.0.values_mut() {
+            trim(&mut track.iterations, most);
+            trim(&mut track.blocks, most);
             while track.iterations.front().is_some_and(|iteration| end(iteration) < before) {
                 track.iterations.pop_front();
             }
@@ -62,6 +70,13 @@ impl Tracks {
 
     pub(super) fn of(&self, id: LoopId) -> Option<&Track> {
         self.0.get(&id)
+    }
+}
+
+fn trim<T>(queue: &mut VecDeque<T>, most: usize) {
+    if queue.len() > most {
+        queue.drain(..queue.len() - most);
+        queue.shrink_to(most * 2);
     }
 }
 
