@@ -37,6 +37,15 @@ impl State {
     pub const ALL: [Self; Self::COUNT] =
         [Self::Waiting, Self::Polling, Self::Ready, Self::Running, Self::Blocked, Self::Parked];
 
+    /// How many ways there are from one state to another, itself included.
+    pub const EDGES: usize = Self::COUNT * Self::COUNT;
+
+    /// The index of a way from one state to another.
+    #[must_use]
+    pub const fn edge(from: Self, to: Self) -> usize {
+        from as usize * Self::COUNT + to as usize
+    }
+
     /// The state with this number.
     #[must_use]
     pub const fn from_number(number: u8) -> Option<Self> {
@@ -493,6 +502,33 @@ impl Counters {
         self.requests += requests as u64;
     }
 
+    /// Adds another loop's. The longest stall is the longer one.
+    pub fn add(&mut self, other: &Self) {
+        for (returns, more) in self.returns.iter_mut().zip(&other.returns) {
+            *returns += more;
+        }
+        self.ready_events += other.ready_events;
+        self.empty_wakeups += other.empty_wakeups;
+        self.timeouts += other.timeouts;
+        self.check_ins += other.check_ins;
+        self.batch_full += other.batch_full;
+        self.errors += other.errors;
+        self.interrupted += other.interrupted;
+        self.restarts += other.restarts;
+        self.submissions += other.submissions;
+        self.submitting_calls += other.submitting_calls;
+        self.requests += other.requests;
+        self.futile_wakeups += other.futile_wakeups;
+        self.stalls += other.stalls;
+        self.stalled_ns += other.stalled_ns;
+        self.longest_stall_ns = self.longest_stall_ns.max(other.longest_stall_ns);
+        self.other_poller_returns += other.other_poller_returns;
+        self.impossible += other.impossible;
+        self.ready_unknown += other.ready_unknown;
+        self.unseen += other.unseen;
+        self.throttled_ns += other.throttled_ns;
+    }
+
     /// Takes away what an earlier state of the same counters had. The longest stall stays.
     pub fn subtract(&mut self, earlier: &Self) {
         for (returns, before) in self.returns.iter_mut().zip(&earlier.returns) {
@@ -623,6 +659,9 @@ pub struct Loop {
     pub last_block: Block,
     /// Counters.
     pub counters: Counters,
+    /// How often it went from one state to another, by [`State::edge`]. A sleep outside the wait call counts
+    /// when it ends: only then is it known whether it was BLOCKED or PARKED.
+    pub edges: [u64; State::EDGES],
     /// What it waits on.
     pub pollers: [PollerUse; POLLERS],
     /// What it is BLOCKED in.
@@ -687,6 +726,7 @@ impl Loop {
         last: Iteration::ZERO,
         last_block: Block { since: 0, ns: 0, syscall: 0, state: 0 },
         counters: Counters::ZERO,
+        edges: [0; State::EDGES],
         pollers: [PollerUse::FREE; POLLERS],
         blockers: [Blocker::FREE; BLOCKERS],
         other_blockers: Blocker::FREE,
@@ -783,6 +823,25 @@ impl Loop {
         self.since += passed;
     }
 
+    /// Counts a change from one state to another.
+    #[inline(always)]
+    fn count_edge(&mut self, from: u8, to: u8) {
+        let edge = usize::from(from) * State::COUNT + usize::from(to);
+        if let Some(count) = self.edges.get_mut(edge) {
+            *count += 1;
+        }
+    }
+
+    /// Closes the present state's interval and goes into another state.
+    #[inline(always)]
+    fn change(&mut self, to: State, now: u64) {
+        self.charge(now);
+        if self.state != to as u8 {
+            self.count_edge(self.state, to as u8);
+            self.state = to as u8;
+        }
+    }
+
     #[inline(always)]
     fn enter(&mut self, args: &WaitArgs, stall_threshold: u64, now: u64) -> Step {
         if self.restarting != 0 {
@@ -797,6 +856,7 @@ impl Loop {
             if self.found_asleep != 0 {
                 // It had returned before it was found: its life begins here.
                 self.time_ns = [0; State::COUNT];
+                self.edges = [0; State::EDGES];
                 self.since = now;
                 self.born = now;
             } else {
@@ -807,8 +867,7 @@ impl Loop {
             self.returned_at = 0;
             self.serving_since = 0;
         }
-        self.charge(now);
-        self.state = State::Polling as u8;
+        self.change(State::Polling, now);
         if self.returned_at != 0 {
             let slice = now.saturating_sub(self.returned_at).saturating_sub(self.slice_parked_ns);
             self.loop_duration.record(slice);
@@ -891,8 +950,7 @@ impl Loop {
         if self.in_wait == 0 {
             return Step::NOTHING;
         }
-        self.charge(now);
-        self.state = State::Running as u8;
+        self.change(State::Running, now);
         self.in_wait = 0;
         self.found_asleep = 0;
         // Here begins its slice. Should the call have been interrupted, what it sleeps in its signal handler
@@ -1068,8 +1126,7 @@ impl Loop {
         self.counters.restarts += 1;
         // What woke it was the signal: no latency of the wait.
         self.woken_at = 0;
-        self.charge(now);
-        self.state = State::Polling as u8;
+        self.change(State::Polling, now);
         self.in_wait = 1;
         self.on_cpu_since = now;
         Step::NOTHING
@@ -1077,20 +1134,21 @@ impl Loop {
 
     #[inline(always)]
     fn switch_out(&mut self, asleep: bool, syscall: i32, futex: bool, now: u64) -> Step {
-        self.charge(now);
-        self.state = if !asleep {
-            State::Ready as u8
+        if !asleep {
+            self.change(State::Ready, now);
         } else if self.in_wait != 0 {
             if self.slept != 0 && wakes_for_events_only(self.call) {
                 self.counters.futile_wakeups += 1;
             }
             self.slept = 1;
-            State::Waiting as u8
+            self.change(State::Waiting, now);
         } else {
             self.syscall = syscall;
             self.futex = u8::from(futex);
-            State::Blocked as u8
-        };
+            self.charge(now);
+            // Whether this is a way to BLOCKED or to PARKED, its end will tell.
+            self.state = State::Blocked as u8;
+        }
         Step::NOTHING
     }
 
@@ -1128,12 +1186,12 @@ impl Loop {
                     self.count_blocker(asleep_ns);
                     self.slice.sleep(self.syscall, self.argument, asleep_ns);
                 }
+                self.count_edge(State::Running as u8, self.state);
                 self.last_block =
                     Block { since, ns: asleep_ns, syscall: self.syscall, state: u32::from(self.state) };
                 step = Step::BLOCK;
             }
-            self.charge(until);
-            self.state = State::Ready as u8;
+            self.change(State::Ready, until);
             self.throttled = 0;
         }
         if self.state == State::Ready as u8 {
@@ -1147,8 +1205,7 @@ impl Loop {
                 self.slice.ready_ns += ready_ns;
             }
         }
-        self.charge(now);
-        self.state = if self.in_wait != 0 { State::Polling as u8 } else { State::Running as u8 };
+        self.change(if self.in_wait != 0 { State::Polling } else { State::Running }, now);
         if self.found_asleep != 0 {
             self.found_asleep = 2;
         }

@@ -1,6 +1,8 @@
 //! What should be known of a loop, worked out from its whole story: lists of intervals, calls and sleeps are
 //! made first, and everything is counted from these. Slow, without state, and nothing like the machine.
 
+use std::collections::BTreeMap;
+
 use super::simulation::{STALL, Story};
 use crate::{
     BLOCKERS, EINTR, ERRNOS, ETIME, Iteration, NO_WAKEUP, PAST_STALLS, POLLERS, PastStall, PollerKind,
@@ -65,6 +67,8 @@ impl Call {
 /// All that is worked out.
 #[derive(Default)]
 pub(super) struct Truth {
+    /// The state at the story's end; none in a sleep outside wait calls: BLOCKED or PARKED, it is not known.
+    last: Option<State>,
     pub(super) intervals: Vec<Interval>,
     pub(super) sleeps: Vec<Sleep>,
     calls: Vec<Call>,
@@ -182,6 +186,14 @@ pub(super) fn read(story: &Story) -> Truth {
             }
         }
     }
+    let waits = truth.calls.last().is_some_and(|call| call.returned.is_none() && call.left.is_none());
+    truth.last = match (on_cpu, waits, sleep) {
+        (true, true, _) => Some(State::Polling),
+        (true, false, _) => Some(State::Running),
+        (false, _, None) => Some(State::Ready),
+        (false, true, Some(_)) => Some(State::Waiting),
+        (false, false, Some(_)) => None,
+    };
     truth
 }
 
@@ -201,6 +213,8 @@ fn entered(args: WaitArgs, at: u64) -> Call {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Counted {
     pub(super) time_ns: [u64; State::COUNT],
+    /// From one state to another, and how often.
+    pub(super) edges: BTreeMap<(State, State), u64>,
     pub(super) returns: [u64; WaitCall::COUNT],
     pub(super) ready_events: u64,
     pub(super) empty_wakeups: u64,
@@ -277,6 +291,11 @@ impl Truth {
         };
         for Interval { state, from, to, .. } in &self.intervals {
             counted.time_ns[*state as usize] += to - from;
+        }
+        let states: Vec<State> =
+            self.intervals.iter().map(|interval| interval.state).chain(self.last).collect();
+        for pair in states.windows(2).filter(|pair| pair[0] != pair[1]) {
+            *counted.edges.entry((pair[0], pair[1])).or_default() += 1;
         }
         for sleep in self.sleeps.iter().filter(|sleep| !sleep.parked) {
             let known = counted.blockers.iter().position(|blocker| blocker.0 == sleep.syscall);
@@ -478,6 +497,11 @@ pub(super) fn of_machine(machine: &crate::Loop, iterations: &[Iteration]) -> Cou
     let errnos = machine.errnos.iter().filter(|errno| errno.count > 0);
     Counted {
         time_ns: machine.time_ns,
+        edges: State::ALL
+            .into_iter()
+            .flat_map(|from| State::ALL.map(|to| ((from, to), machine.edges[State::edge(from, to)])))
+            .filter(|(_, count)| *count > 0)
+            .collect(),
         returns: counters.returns,
         ready_events: counters.ready_events,
         empty_wakeups: counters.empty_wakeups,

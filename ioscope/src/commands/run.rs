@@ -36,6 +36,9 @@ const LOOPS_OF_PROCESSES: u32 = 1024;
 /// And when there may be any number.
 const LOOPS_OF_MACHINE: u32 = 8192;
 
+/// MiB of the stream's buffer for a screen: ten thousand iterations a tick.
+const SCREEN_BUFFER: u32 = 1;
+
 /// A run: a source and what it traces.
 pub(super) struct Run {
     pub(super) source: LiveSource,
@@ -147,7 +150,12 @@ impl Run {
         let plan = Plan {
             targets: found,
             capacity: tracing.max_loops.unwrap_or(if many { LOOPS_OF_MACHINE } else { LOOPS_OF_PROCESSES }),
-            stream_bytes: if stream { tracing.buffer << 20 } else { 4096 },
+            stream_bytes: match (stream, streams) {
+                (true, _) => tracing.buffer << 20,
+                // Some loops may stream, those that the screen shows in full.
+                (false, Streams::OffTerminal) => tracing.buffer.min(SCREEN_BUFFER) << 20,
+                (false, Streams::Inherited) => 4096,
+            },
             stream: if stream { Control::STREAM_ALL } else { Control::STREAM_OFF },
             stall_threshold: tracing.stall_threshold,
             warn_threshold: tracing.warn_threshold.min(tracing.stall_threshold),
