@@ -143,6 +143,8 @@ pub struct Session {
     awaiting_sleepers: Option<Instant>,
     /// Of programs that are unloaded by now.
     skipped_before: u64,
+    /// How long programs have run that are detached by now.
+    ran_before: Duration,
     statistics: bool,
     diagnostics: Option<EbpfLogger<&'static dyn Log>>,
 }
@@ -208,6 +210,7 @@ impl Session {
             jobs: Vec::with_capacity(JOBS.len()),
             awaiting_sleepers: None,
             skipped_before: 0,
+            ran_before: Duration::ZERO,
             statistics: config::statistics_are_on(),
             diagnostics: plan
                 .diagnostics
@@ -469,10 +472,13 @@ impl Session {
         if !self.statistics {
             return Ok(None);
         }
-        let mut total = Duration::ZERO;
+        let mut total = self.ran_before;
         for (name, _) in self.jobs.iter().flat_map(|status| &status.programs) {
-            if let Some(program) = self.ebpf.program(name) {
-                total += program.info()?.run_time();
+            match self.ebpf.program(name).map(Program::info) {
+                Some(Ok(info)) => total += info.run_time(),
+                // It has been detached, and its time taken down.
+                Some(Err(ProgramError::NotLoaded)) | None => {}
+                Some(Err(error)) => return Err(error.into()),
             }
         }
         Ok(Some(u64::try_from(total.as_nanos()).unwrap_or(u64::MAX)))
@@ -538,6 +544,7 @@ impl Session {
     /// Detaches the probes: the maps stand still from here on.
     pub fn detach(&mut self) -> Result<(), ProbeError> {
         self.skipped_before = self.skipped_runs();
+        self.ran_before = self.run_time_ns()?.map_or(Duration::ZERO, Duration::from_nanos);
         self.ebpf.programs_mut().try_for_each(|(_, program)| unload(program))
     }
 }
