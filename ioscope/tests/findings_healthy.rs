@@ -79,10 +79,10 @@ fn is_healthy(program: Program) {
     let ioscope = Tracing::start(command);
     let ours = || cpu_of(pids.iter().copied().chain([std::process::id(), ioscope.child.id()]));
     let (begun, before) = (Instant::now(), (machine(), ours()));
-    let mut requests = 0;
+    let mut requests = 0_u64;
     while begun.elapsed() < LOAD_LASTS {
         client.run_at_once().expect("it answers");
-        requests += ROUND;
+        requests += ROUND as u64;
     }
     let after = (machine(), ours());
     let others = (after.0.1 - before.0.1).saturating_sub(after.1 - before.1);
@@ -91,8 +91,8 @@ fn is_healthy(program: Program) {
     let (code, documents) = ioscope.end();
     assert_eq!((code, documents.len()), (Some(0), 1));
     let report = &documents[0];
-    let served: u64 = sum(report, "ready_events");
-    assert!(served as usize * 2 > requests, "it was watched at work: {served} events, {requests} requests");
+    let events = sum(report, "ready_events");
+    assert!(events * 2 > requests, "it was watched at work: {events} events, {requests} requests");
 
     let findings = report["findings"].as_array().expect("an array");
     let told: Vec<String> = findings
