@@ -64,6 +64,29 @@ pub mod status {
     pub const ENDED: u32 = 2;
 }
 
+/// A wait call's arguments as plain numbers: [`WaitArgs`](crate::WaitArgs).
+#[derive(Clone, Copy)]
+#[cfg_attr(any(test, feature = "user"), derive(Debug))]
+#[repr(C)]
+pub struct ArgsInMemory {
+    /// Nanoseconds, or one of the constants.
+    pub timeout: i64,
+    /// The ring's address.
+    pub ring: u64,
+    /// What was taken out of the ring.
+    pub taken: u32,
+    /// The limit of events.
+    pub max_events: u32,
+    /// The poller's descriptor.
+    pub fd: i32,
+    /// The [`WaitCall`](crate::WaitCall).
+    pub call: u8,
+    /// The [`PollerKind`](crate::PollerKind).
+    pub poller: u8,
+    /// Unused.
+    pub reserved: u16,
+}
+
 /// An entry of the map of loops.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
@@ -108,6 +131,8 @@ pub struct LoopSlot {
     pub wake: Wake,
     /// What happened to the rings that the loop waits on: written by whoever it happens to.
     pub ring_events: RingEvents,
+    /// What a wait call is entered with, on its way to the machine: see [`Self::step`].
+    pub args: ArgsInMemory,
     /// The machine: written by the thread's own transitions.
     pub machine: Loop,
 }

@@ -44,35 +44,35 @@ pub const fn bucket_high(bucket: usize) -> u64 {
     bucket_low(bucket + 1)
 }
 
-/// `floor(log2(value))` of a value that is not 0, by halving: the BPF instruction set has no count
-/// of leading zeros, and what the compiler makes of one is twice as long.
-#[inline(always)]
-const fn floor_log2(mut value: u64) -> u32 {
+/// The product of this with a number that is all ones from some bit down has that bit's number, in the order of
+/// [`LOGS`], in its upper six bits: a de Bruijn sequence.
+const SEQUENCE: u64 = 0x03f7_9d71_b4cb_0a89;
+static LOGS: [u8; 64] = logs();
+
+const fn logs() -> [u8; 64] {
+    const NONE: u8 = u8::MAX;
+    let mut logs = [NONE; 64];
     let mut log = 0;
-    if value >= 1 << 32 {
-        value >>= 32;
-        log += 32;
-    }
-    if value >= 1 << 16 {
-        value >>= 16;
-        log += 16;
-    }
-    if value >= 1 << 8 {
-        value >>= 8;
-        log += 8;
-    }
-    if value >= 1 << 4 {
-        value >>= 4;
-        log += 4;
-    }
-    if value >= 1 << 2 {
-        value >>= 2;
-        log += 2;
-    }
-    if value >= 1 << 1 {
+    while log < 64 {
+        let place = (u64::MAX >> (63 - log)).wrapping_mul(SEQUENCE) >> 58;
+        assert!(logs[place as usize] == NONE, "each has a place of its own");
+        logs[place as usize] = log;
         log += 1;
     }
-    log
+    logs
+}
+
+/// `floor(log2(value))` of a value that is not 0. Without a branch: the BPF instruction set has no count of leading zeros,
+/// what the compiler makes of one is long, and the verifier would go down both sides of each branch of a search.
+#[inline(always)]
+const fn floor_log2(mut value: u64) -> u32 {
+    value |= value >> 1;
+    value |= value >> 2;
+    value |= value >> 4;
+    value |= value >> 8;
+    value |= value >> 16;
+    value |= value >> 32;
+    LOGS[(value.wrapping_mul(SEQUENCE) >> 58) as usize] as u32
 }
 
 /// A histogram as the kernel keeps it: buckets, the values' sum and the largest value.
@@ -143,6 +143,15 @@ mod tests {
         counts.record(1 << 20);
         assert_eq!(counts.buckets[COUNT_BUCKETS - 1], 2);
         assert_eq!(counts.max, u64::MAX);
+    }
+
+    #[test]
+    fn logarithms_are_those_of_the_standard_library() {
+        for bit in 0..64 {
+            for value in [1_u64 << bit, (1 << bit) + (1 << bit) / 2, u64::MAX >> (63 - bit)] {
+                assert_eq!(floor_log2(value), value.ilog2(), "{value}");
+            }
+        }
     }
 
     proptest! {

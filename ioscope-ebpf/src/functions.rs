@@ -7,12 +7,27 @@ use aya_ebpf::{
     macros::{fentry, fexit},
     programs::{FEntryContext, FExitContext},
 };
-use ioscope_common::{Transition, WaitCall};
+use ioscope_common::{Transition, WaitCall, flag};
 
 use crate::{
+    kernel::Task,
+    maps::config,
+    sched::saved_registers,
     syscalls::{Registers, on_other, on_return, on_wait},
     undisturbed::undisturbed,
 };
+
+/// The saved registers that a function behind a system call is given. Before Linux 5.15 they are taken from the thread's
+/// stack: some kernels do not describe the argument's type, and the verifier refuses to read it (seen on 5.10).
+macro_rules! registers {
+    ($ctx:ident) => {
+        if config!(flags) & flag::TASK_REGISTERS == 0 {
+            saved_registers(Task::current())
+        } else {
+            Registers::from_argument($ctx.arg(0))
+        }
+    };
+}
 
 /// The two programs of a wait call.
 macro_rules! wait_call {
@@ -20,7 +35,7 @@ macro_rules! wait_call {
         #[doc = concat!("The entry of [`WaitCall::", stringify!($call), "`].")]
         #[fentry]
         pub(crate) fn $enter(ctx: FEntryContext) -> i32 {
-            undisturbed(|| on_wait(WaitCall::$call, Registers::from_argument(ctx.arg(0)), false));
+            undisturbed(|| on_wait(WaitCall::$call, registers!(ctx), false));
             0
         }
 
@@ -28,7 +43,7 @@ macro_rules! wait_call {
         #[fexit]
         pub(crate) fn $return(ctx: FExitContext) -> i32 {
             // After the arguments, of which there is one, comes the result.
-            undisturbed(|| on_return(Registers::from_argument(ctx.arg(0)), ctx.arg(1)));
+            undisturbed(|| on_return(registers!(ctx), ctx.arg(1)));
             0
         }
     };
@@ -48,20 +63,20 @@ wait_call!(IoPgetevents, enter_io_pgetevents, return_io_pgetevents);
 /// The kernel goes on with a call that a signal interrupted.
 #[fentry]
 pub(crate) fn enter_restart_syscall(ctx: FEntryContext) -> i32 {
-    undisturbed(|| on_other(Transition::Resume, Registers::from_argument(ctx.arg(0))));
+    undisturbed(|| on_other(Transition::Resume, registers!(ctx)));
     0
 }
 
 /// And that returns.
 #[fexit]
 pub(crate) fn return_restart_syscall(ctx: FExitContext) -> i32 {
-    undisturbed(|| on_return(Registers::from_argument(ctx.arg(0)), ctx.arg(1)));
+    undisturbed(|| on_return(registers!(ctx), ctx.arg(1)));
     0
 }
 
 /// A signal handler has run.
 #[fentry]
 pub(crate) fn enter_rt_sigreturn(ctx: FEntryContext) -> i32 {
-    undisturbed(|| on_other(Transition::HandlerDone, Registers::from_argument(ctx.arg(0))));
+    undisturbed(|| on_other(Transition::HandlerDone, registers!(ctx)));
     0
 }

@@ -6,7 +6,7 @@ use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_ringbuf_output};
 use ioscope_common::{
     Block, BlockRecord, Control, DIRECTORY_BLOCK, Iteration, LoopSlot, POLLERS as POLLERS_OF_A_LOOP,
     PollerKey, PollerKind, PollerUse, PollerUsers, READY_UNKNOWN, READY_UNMEASURED, Step, Transition,
-    UserRegisters, WaitArgs, Wake, kind, status,
+    UserRegisters, WaitArgs, WaitCall, Wake, kind, status,
 };
 
 use crate::{
@@ -301,6 +301,34 @@ impl LoopRef {
             let place = &raw mut (*self.entry).step;
             core::ptr::write_volatile(place, step.bits());
             Step::from_bits(core::ptr::read_volatile(place))
+        }
+    }
+
+    /// A wait call's arguments, likewise: each call has other ones, and constants among them.
+    #[inline(always)]
+    pub(crate) fn forgotten_args(self, args: &WaitArgs) -> WaitArgs {
+        macro_rules! through_memory {
+            ($field:ident, $value:expr) => {{
+                // SAFETY: the pointer is an array entry's, and what is read is what was written.
+                unsafe {
+                    let place = &raw mut (*self.entry).args.$field;
+                    core::ptr::write_volatile(place, $value);
+                    core::ptr::read_volatile(place)
+                }
+            }};
+        }
+        let call = through_memory!(call, args.call as u8);
+        let poller = through_memory!(poller, args.poller as u8);
+        WaitArgs {
+            // SAFETY: what is read is what was written: one of the numbers that there are.
+            call: unsafe { core::mem::transmute::<u8, WaitCall>(call) },
+            // SAFETY: as above.
+            poller: unsafe { core::mem::transmute::<u8, PollerKind>(poller) },
+            fd: through_memory!(fd, args.fd),
+            max_events: through_memory!(max_events, args.max_events),
+            timeout: through_memory!(timeout, args.timeout),
+            ring: through_memory!(ring, args.ring),
+            taken: through_memory!(taken, args.taken),
         }
     }
 

@@ -162,7 +162,7 @@ pub(crate) fn on_wait(call: WaitCall, registers: Registers, mixed: bool) {
         this.step(Transition::Submit);
         return;
     }
-    let args = arguments(call, Task::current, registers, read_user_timeout, now);
+    let args = this.forgotten_args(&arguments(call, Task::current, registers, read_user_timeout, now));
     let step = this.step(Transition::Enter { args, stall_threshold: stall_threshold() });
     if step.has(Step::NEW_POLLER) || step.has(Step::OTHER_RING) {
         let task = Task::current();

@@ -5,11 +5,9 @@ use std::path::Path;
 
 use super::{Environment, Lockdown, Namespace};
 
-/// The oldest kernel that ioscope runs on. The helper that names the system call that a thread sleeps in
-/// (`bpf_task_pt_regs`, `kernel/trace/bpf_trace.c`) came with 5.15; the current task as the verifier knows it
-/// (`bpf_get_current_task_btf`) with 5.11, the ring buffer, the task iterator and `CAP_BPF` with 5.8, BTF
+/// The oldest kernel that ioscope is tested on. The ring buffer, the task iterator and `CAP_BPF` came with 5.8, BTF
 /// tracepoints and mappable arrays with 5.5.
-pub const MINIMUM_KERNEL: (u32, u32) = (5, 15);
+pub const MINIMUM_KERNEL: (u32, u32) = (5, 10);
 
 /// The capabilities that `setcap` should give, so that nothing is missing.
 const CAPABILITIES: &str = "cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search,cap_syslog";
@@ -55,7 +53,9 @@ fn old_kernel(environment: &Environment) -> Option<Advice> {
     environment.kernel_version.is_known_and(|version| *version < MINIMUM_KERNEL).then(|| {
         advice(
             format!("kernel {} is too old", environment.process.kernel_release),
-            format!("ioscope needs Linux {major}.{minor} or newer, for bpf_task_pt_regs"),
+            format!(
+                "ioscope needs Linux {major}.{minor} or newer, for the BPF ring buffer and typed tracepoints"
+            ),
         )
     })
 }

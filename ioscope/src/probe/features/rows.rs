@@ -157,16 +157,101 @@ pub static FEATURES: &[Feature] = &[
             )
         },
     },
-    // `kernel/trace/bpf_trace.c` (`bpf_task_pt_regs_proto`), since 5.15.
+    // `kernel/trace/bpf_trace.c` (`bpf_task_pt_regs_proto`, since 5.15; `bpf_get_current_task_btf_proto`, since 5.11);
+    // `arch/*/include/asm/processor.h` (`task_pt_regs`).
     Feature {
         name: "blocking system call",
         kind: FeatureKind::Facility,
-        essential: true,
-        needs: "bpf_task_pt_regs (Linux 5.15)",
+        essential: false,
+        needs: "bpf_task_pt_regs (Linux 5.15), or the registers at the top of the kernel stack",
         lost: "the name of the system call that a blocked or parked thread sleeps in, read when it goes to sleep",
         check: |btf, _| {
-            let why = "the kernel has no bpf_task_pt_regs";
-            enumerator(btf, "bpf_func_id", "BPF_FUNC_task_pt_regs", why, "5.15")
+            if btf.enum_value("bpf_func_id", "BPF_FUNC_task_pt_regs").is_ok() {
+                return yes("bpf_task_pt_regs");
+            }
+            yes("read from the top of the kernel stack, where the kernel has no bpf_task_pt_regs")
+        },
+    },
+    // `kernel/bpf/trampoline.c` (`struct bpf_tramp_image`: a function may be left while threads sleep in it; since 5.12, and
+    // in stable series before), `arch/arm64/net/bpf_jit_comp.c` (since 6.0). Whether it attaches is found out by attaching.
+    Feature {
+        name: "function hooks",
+        kind: FeatureKind::Hook,
+        essential: false,
+        needs: "fentry and fexit on the functions behind system calls (Linux 5.12; aarch64: 6.12, as far as tried)",
+        lost: "tracing for which nothing else on the machine pays: tracepoints are used instead",
+        check: |btf, environment| {
+            let prefix =
+                environment.arch.map_or("__x64_sys_", super::super::arch::Arch::syscall_function_prefix);
+            let function = format!("{prefix}epoll_pwait");
+            if !btf.has_func(&function) {
+                return missing(
+                    format!("the kernel's type information has no {function}"),
+                    "a kernel built with CONFIG_ARCH_HAS_SYSCALL_WRAPPER and BTF of functions",
+                );
+            }
+            if !btf.has_struct("bpf_tramp_image") {
+                return missing("the kernel may free what a thread returns to", "Linux 5.12 or newer");
+            }
+            yes(format!("{function} and its like are described; the hooks below say whether they attach"))
+        },
+    },
+    // `fs/eventpoll.c` (`ep_poll_callback`); `include/trace/events/sock.h` (`sk_data_ready`, since 6.3).
+    Feature {
+        name: "readiness of epoll",
+        kind: FeatureKind::Hook,
+        essential: false,
+        needs: "fentry on ep_poll_callback, or tp_btf on sk_data_ready (Linux 6.3)",
+        lost: "ready delay of events that wait for a busy loop on epoll; by sk_data_ready, of all but sockets that receive",
+        check: |btf, _| {
+            let function = btf.has_func("ep_poll_callback");
+            match (function, arguments(btf, "sk_data_ready", &["const struct sock *"])) {
+                (true, Ok(_)) => yes("ep_poll_callback where functions can be hooked, else sk_data_ready"),
+                (true, Err(_)) => yes("ep_poll_callback, where functions can be hooked"),
+                (false, Ok(_)) => yes("sk_data_ready: sockets that receive"),
+                (false, Err(reason)) => Err(reason),
+            }
+        },
+    },
+    // `include/trace/events/io_uring.h`: the first argument is the ring in every kernel since 5.5, what follows is not.
+    Feature {
+        name: "completions posted",
+        kind: FeatureKind::Hook,
+        essential: false,
+        needs: "tp_btf on io_uring_complete (Linux 5.5)",
+        lost: "ready delay of completions",
+        check: |btf, _| {
+            let count = btf
+                .tracepoint_params("io_uring_complete")
+                .map_err(|error| Missing {
+                    why: error.to_string(),
+                    how: "a kernel with CONFIG_IO_URING".into(),
+                })?
+                .len();
+            yes(format!("io_uring_complete, {count} arguments, of which the first is used"))
+        },
+    },
+    // `kernel/bpf/helpers.c` (`bpf_preempt_disable`, since 6.10; `bpf_local_irq_save`, since 6.14); `include/linux/tracepoint.h`
+    // (tracepoints leave preemption on since 7.0).
+    Feature {
+        name: "undisturbed probes",
+        kind: FeatureKind::Facility,
+        essential: false,
+        needs: "a kernel that does not preempt probes, or bpf_preempt_disable and bpf_local_irq_save (Linux 6.14)",
+        lost: "tracing by functions: tracepoints are used instead, in which a kernel before 7.0 is not preempted",
+        check: |btf, environment| {
+            let preemption = crate::probe::preemption::Preemption::read(environment);
+            if !preemption.functions {
+                return yes("this kernel does not preempt probes");
+            }
+            let functions = ["bpf_preempt_disable", "bpf_local_irq_save"];
+            match functions.iter().find(|function| !btf.has_func(function)) {
+                None => yes("this kernel preempts probes, and they can forbid it"),
+                Some(function) => missing(
+                    format!("this kernel preempts probes, and has no {function}"),
+                    "Linux 6.14 or newer, or preempt=voluntary on the kernel's command line",
+                ),
+            }
         },
     },
     // `kernel/bpf/arraymap.c` (`BPF_F_MMAPABLE`), since 5.5.
