@@ -129,10 +129,10 @@ pub struct LoopSlot {
     pub registers: u64,
     /// The last wakeup: written by the waker's CPU.
     pub wake: Wake,
-    /// What happened to the rings that the loop waits on: written by whoever it happens to.
-    pub ring_events: RingEvents,
     /// What a wait call is entered with, on its way to the machine: see [`Self::step`].
     pub args: ArgsInMemory,
+    /// What happened to the rings that the loop waits on: written by whoever it happens to.
+    pub ring_events: RingEvents,
     /// The machine: written by the thread's own transitions.
     pub machine: Loop,
 }

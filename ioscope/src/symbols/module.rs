@@ -5,7 +5,7 @@
 //! what an address is called is remembered.
 
 use std::{
-    cell::{OnceCell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     collections::HashMap,
     fs::File,
     io,
@@ -14,6 +14,7 @@ use std::{
         fd::AsRawFd,
         unix::fs::{FileExt, MetadataExt},
     },
+    panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
@@ -55,6 +56,12 @@ impl FileKey {
 /// The bytes of a section.
 pub(super) type Bytes = Arc<[u8]>;
 
+/// Runs what reads tables that a traced program brings. The libraries that do it return errors where they expected them;
+/// where they did not, and panic, that is the end of this reading and no more.
+pub(super) fn contained<T>(read: impl FnOnce() -> T) -> Option<T> {
+    panic::catch_unwind(AssertUnwindSafe(read)).ok()
+}
+
 /// An open ELF file. Addresses in it are as the linker numbered them.
 #[derive(Debug)]
 pub(super) struct Module {
@@ -67,6 +74,8 @@ pub(super) struct Module {
     sources: OnceCell<Vec<Source>>,
     tables: OnceCell<Tables>,
     named: RefCell<HashMap<u64, Rc<[Named]>>>,
+    /// Whether reading its names has come to an unforeseen end.
+    nameless: Cell<bool>,
 }
 
 #[derive(Debug)]
@@ -121,6 +130,7 @@ impl Module {
             sources: OnceCell::new(),
             tables: OnceCell::new(),
             named: RefCell::default(),
+            nameless: Cell::new(false),
             file,
         })
     }
@@ -141,7 +151,10 @@ impl Module {
         }
         let sources =
             self.sources.get_or_init(|| self.debug.iter().chain([&self.file]).map(Source::new).collect());
-        let found: Rc<[Named]> = sources.iter().find_map(|source| source.names(address)).unwrap_or_default();
+        let find = || sources.iter().find_map(|source| source.names(address)).unwrap_or_default();
+        let found = if self.nameless.get() { None } else { Some(contained(find)) };
+        self.nameless.set(matches!(found, None | Some(None)));
+        let found: Rc<[Named]> = found.flatten().unwrap_or_default();
         let mut named = self.named.borrow_mut();
         if named.len() >= MOST_NAMED {
             named.clear();
@@ -154,7 +167,8 @@ impl Module {
     pub(super) fn tables(&self) -> Option<&Tables> {
         self.is_64.then(|| {
             self.tables.get_or_init(|| {
-                let sections = self.read_tables().unwrap_or_default();
+                let read = contained(|| self.read_tables().unwrap_or_default());
+                let sections = read.unwrap_or_default();
                 let has = |table: &Bytes| memchr::memmem::find(table, SIGNAL_FRAME).is_some();
                 Tables { has_signal_frames: sections.eh_frame.as_ref().is_some_and(has), sections }
             })

@@ -19,7 +19,7 @@ use super::{
     frame::printable,
     jit::PerfMap,
     maps::{self, Backing, Mapping},
-    module::{FileKey, Module, Named},
+    module::{FileKey, Module, Named, contained},
     root::{self, Root},
     unwind::{Code, Space, Walker},
 };
@@ -301,7 +301,7 @@ impl Modules {
         }
         let own = self.own.get_or_init(|| Root::own().ok()).as_ref();
         let roots: Vec<_> = root.into_iter().chain(own).collect();
-        let module = match Module::new(file, path, &roots) {
+        let module = match contained(|| Module::new(file, path, &roots))? {
             Ok(module) => Rc::new(module),
             Err(error) => {
                 log::debug!("{}: {error}", path.display());
@@ -332,14 +332,23 @@ fn open_mapped(pid: u32, root: Option<&Root>, mapping: &Mapping, path: &Path) ->
 
 /// The kernel maps the same into every process (of the same word size), us included.
 fn own_vdso() -> Option<Rc<Module>> {
+    image(&own_vdso_bytes()?).map(Rc::new)
+}
+
+/// A module that is no file.
+fn image(bytes: &[u8]) -> Option<Module> {
+    let mut file: File = rustix::fs::memfd_create("ioscope-vdso", MemfdFlags::CLOEXEC).ok()?.into();
+    file.write_all(bytes).ok()?;
+    contained(|| Module::new(file, Path::new("[vdso]"), &[]))?.ok()
+}
+
+fn own_vdso_bytes() -> Option<Vec<u8>> {
     let maps = fs::read_to_string("/proc/self/maps").ok()?;
     let mapping = maps::executable(&maps).into_iter().find(|mapping| mapping.backing == Backing::Vdso)?;
     let length = mapping.range.end - mapping.range.start;
     let mut image = vec![0; usize::try_from(length).ok()?];
     File::open("/proc/self/mem").ok()?.read_exact_at(&mut image, mapping.range.start).ok()?;
-    let mut file: File = rustix::fs::memfd_create("ioscope-vdso", MemfdFlags::CLOEXEC).ok()?.into();
-    file.write_all(&image).ok()?;
-    Module::new(file, Path::new("[vdso]"), &[]).ok().map(Rc::new)
+    Some(image)
 }
 
 impl Identity {
@@ -393,6 +402,64 @@ mod tests {
         );
         assert_eq!(Identity::parse("42 (a"), None);
         assert_eq!(Identity::parse("42 (a) S 1"), None);
+    }
+
+    /// What a traced program has on its disk may be anything. Here, a byte of a file is another, each third
+    /// one in turn.
+    #[test]
+    fn broken_files_cost_names_and_nothing_else() {
+        let whole = own_vdso_bytes().unwrap();
+        let module = image(&whole).unwrap();
+        let range = 0..whole.len() as u64;
+        let start = module.start(&range).unwrap();
+        let named: Vec<u64> = range
+            .clone()
+            .step_by(64)
+            .map(|at| start + at)
+            .filter(|at| !module.names(*at).is_empty())
+            .collect();
+        assert!(named.len() > 3, "the vdso has functions");
+        let registers = |at: u64| Registers { ip: at, sp: 0x1000, fp: 0x1010, lr: at };
+        let mut opened = 0;
+        for place in (0..whole.len()).step_by(3) {
+            // Where nothing is there is nothing to break.
+            if whole[place.saturating_sub(8)..(place + 8).min(whole.len())].iter().all(|byte| *byte == 0) {
+                continue;
+            }
+            let mut broken = whole.clone();
+            broken[place] = !broken[place];
+            let Some(module) = image(&broken).map(Rc::new) else { continue };
+            opened += 1;
+            for at in named.iter().step_by(named.len() / 3) {
+                module.names(*at);
+                let mut space = One { module: module.clone(), range: range.clone() };
+                let found = Walker::<super::super::unwind::Native>::default().walk(
+                    &registers(*at),
+                    1 << 47,
+                    &[0x55; 256],
+                    &mut space,
+                );
+                assert!(!found.addresses.is_empty());
+            }
+        }
+        assert!(opened > 300, "{opened}");
+    }
+
+    /// A file that is mapped from address 0 on.
+    struct One {
+        module: Rc<Module>,
+        range: std::ops::Range<u64>,
+    }
+
+    impl Space for One {
+        fn code(&mut self, address: u64) -> Option<Code> {
+            let code = || Code { range: self.range.clone(), module: Some((self.module.clone(), 0)) };
+            self.range.contains(&address).then(code)
+        }
+
+        fn instructions(&mut self, _: u64, _: &mut [u8]) -> bool {
+            false
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use framehop::{FrameAddress, Module as Unwindable, Unwinder};
 
 use super::{
     End, Registers, Unwound,
-    module::{Bytes, Module},
+    module::{Bytes, Module, contained},
 };
 
 /// No stack is followed further.
@@ -183,20 +183,9 @@ impl<M: Machine> Walker<M> {
             if let Some(code) = &code {
                 self.learn(code);
             }
-            let made = code.as_ref().is_some_and(|code| code.module.is_none()) && at.is_return_address();
-            let caller = match self.leave(made.then(|| at.address()), space) {
-                Some(up) => {
-                    let (sp, fp) = M::pointers(&state);
-                    let sp = sp.wrapping_add(up);
-                    let Ok(ip) = read(sp) else { break End::Cut };
-                    state = M::registers(&Registers { ip, sp: sp.wrapping_add(8), fp, lr: 0 }, highest);
-                    ip
-                }
-                None => match self.unwinder.unwind_frame(at, &mut state, &mut self.cache, &mut read) {
-                    Ok(Some(caller)) => caller,
-                    Ok(None) => break End::Bottom,
-                    Err(_) => break End::Cut,
-                },
+            let caller = match self.caller(at, &mut state, code.as_ref(), &mut read, space) {
+                Ok(caller) => caller,
+                Err(end) => break end,
             };
             let Some(next) = FrameAddress::from_return_address(caller) else { break End::Bottom };
             // What returns from a signal handler is the first instruction of its function.
@@ -226,6 +215,37 @@ impl<M: Machine> Walker<M> {
         Unwound { addresses, end }
     }
 
+    /// The return address of the function that `at` is in; the registers are then those of its caller.
+    fn caller(
+        &mut self,
+        at: FrameAddress,
+        state: &mut M::Registers,
+        code: Option<&Code>,
+        read: &mut impl FnMut(u64) -> Result<u64, ()>,
+        space: &mut impl Space,
+    ) -> Result<u64, End> {
+        let made = code.is_some_and(|code| code.module.is_none()) && at.is_return_address();
+        if let Some(up) = self.leave(made.then(|| at.address()), space) {
+            let (sp, fp) = M::pointers(state);
+            let sp = sp.wrapping_add(up);
+            let ip = read(sp).map_err(|()| End::Cut)?;
+            *state = M::registers(&Registers { ip, sp: sp.wrapping_add(8), fp, lr: 0 }, u64::MAX);
+            return Ok(ip);
+        }
+        match contained(|| self.unwinder.unwind_frame(at, state, &mut self.cache, read)) {
+            Some(Ok(Some(caller))) => Ok(caller),
+            Some(Ok(None)) => Err(End::Bottom),
+            Some(Err(_)) => Err(End::Cut),
+            None => {
+                // These tables have come to no good; without them there are frame pointers.
+                if let Some(code) = code {
+                    self.unwinder.remove_module(code.range.start);
+                }
+                Err(End::Cut)
+            }
+        }
+    }
+
     /// Code that was made at run time has no tables, and does not always keep the frame pointer: the piece that
     /// Python 3.12 puts around each of its functions on `x86_64` does not. From how it goes on after the
     /// call it can be seen where its return address is.
@@ -247,7 +267,9 @@ impl<M: Machine> Walker<M> {
         let Some(tables) = module.tables() else { return };
         let base = code.range.start.wrapping_sub(start.wrapping_sub(tables.sections.base_svma));
         let (name, sections) = (String::new(), tables.sections.clone());
-        self.unwinder.add_module(Unwindable::new(name, code.range.clone(), base, sections));
+        if let Some(tables) = contained(|| Unwindable::new(name, code.range.clone(), base, sections)) {
+            self.unwinder.add_module(tables);
+        }
     }
 
     fn is_from_signal(&mut self, address: u64, code: &Code) -> bool {

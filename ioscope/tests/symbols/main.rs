@@ -2,16 +2,15 @@
 
 mod cost;
 mod gdb;
+mod processes;
 mod programs;
 mod runtimes;
 
 use std::fs;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
 
 use gdb::Snapshot;
-use ioscope::symbols::{End, Frame, Origin, ProcessError, Resolver, Stack};
+use ioscope::symbols::{End, Frame, Origin, Resolver, Stack};
 use programs::{Running, Workshop, skip};
 
 /// What spins, and who called it, in `spin.c`.
@@ -327,160 +326,6 @@ fn functions_made_at_run_time_have_the_names_of_the_perf_map() {
     assert_eq!((made.origin, made.module.as_deref()), (Origin::Jit, None));
     assert_eq!(made.location.as_ref().unwrap().to_string(), "/srv/app.js:3");
     fs::remove_file(format!("/tmp/perf-{}.map", running.pid)).unwrap();
-}
-
-/// The same in namespaces of its own, where `/tmp`, the program's path and its number are others.
-#[cfg(target_arch = "x86_64")]
-#[test]
-fn a_process_in_other_namespaces_is_seen_as_it_sees_itself() {
-    let workshop = Workshop::new();
-    if !have_gdb() {
-        return;
-    }
-    if !rustix::process::geteuid().is_root() {
-        return skip("making namespaces takes root");
-    }
-    if workshop.build("spin_jit.c", &["-O2", "-fomit-frame-pointer"]).is_none() {
-        return;
-    }
-    let script = format!(
-        "mount -t tmpfs none /tmp && mount -t tmpfs none /mnt && cp /proc/self/fd/9 /mnt/inside && exec /mnt/inside \
-         9<&- < /dev/null # {}",
-        workshop.path("program").display()
-    );
-    let mut command = Command::new("unshare");
-    command.args([
-        "--mount",
-        "--pid",
-        "--fork",
-        "--kill-child",
-        "sh",
-        "-c",
-        &format!("exec 9< \"$0\"; {script}"),
-    ]);
-    command.arg(workshop.path("program"));
-    let running = Running::command(&mut command);
-    // unshare forks: the program is its child.
-    let children = format!("/proc/{0}/task/{0}/children", running.pid);
-    let pid: u32 = fs::read_to_string(children).unwrap().trim().parse().unwrap();
-    let seen = gdb::snapshot(pid);
-    let mut resolver = Resolver::new();
-    let (stack, end) = resolve(&mut resolver, pid, &seen);
-    assert_eq!(names(&stack)[..3], ["JS:*spinKnown", "call", "main"], "{stack:#?}");
-    assert_eq!((stack.frames[2].module.as_deref(), end), (Some("/mnt/inside"), End::Bottom));
-    assert!(!Path::new("/mnt/inside").exists(), "it is not to be seen from here");
-}
-
-/// The same number, another program: names of the old one would be wrong.
-#[cfg(target_arch = "x86_64")]
-#[test]
-fn another_program_in_the_same_process_is_noticed() {
-    let (workshop, next) = (Workshop::new(), Workshop::new());
-    if !have_gdb() {
-        return;
-    }
-    let flags = ["-O2", "-no-pie"];
-    let (Some(first), Some(second)) = (workshop.build("spin_jit.c", &flags), next.build("spin.c", &flags))
-    else {
-        return;
-    };
-    let running = Running::command(Command::new(first).arg(&second));
-    let pid = running.pid;
-    let mut resolver = Resolver::new();
-    let before = gdb::snapshot(pid);
-    let (stack, _) = resolve(&mut resolver, pid, &before);
-    assert_eq!(names(&stack)[..3], ["JS:*spinKnown", "call", "main"], "{stack:#?}");
-    fs::remove_file(format!("/tmp/perf-{pid}.map")).unwrap();
-
-    let number = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-    rustix::process::kill_process(number, rustix::process::Signal::USR1).unwrap();
-    let exe = format!("/proc/{pid}/exe");
-    while fs::read_link(&exe).unwrap_or_default() != second {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-    std::thread::sleep(std::time::Duration::from_millis(300));
-    let (stack, _) = resolve(&mut resolver, pid, &gdb::snapshot(pid));
-    assert_eq!(names(&stack)[..SPIN.len()], SPIN, "{stack:#?}");
-}
-
-/// Replaced on disk while it runs, as an upgrade does.
-#[test]
-fn a_program_whose_file_was_deleted_keeps_its_names() {
-    let workshop = Workshop::new();
-    if !have_gdb() {
-        return;
-    }
-    let Some(program) = workshop.build("spin.c", &["-O2", "-fomit-frame-pointer"]) else { return };
-    let running = Running::start(&program);
-    let seen = gdb::snapshot(running.pid);
-    fs::remove_file(&program).unwrap();
-    fs::write(&program, "something else").unwrap();
-    let (stack, end) = resolve(&mut Resolver::new(), running.pid, &seen);
-    assert_eq!(names(&stack)[..SPIN.len()], SPIN, "{stack:#?}");
-    assert_eq!(end, End::Bottom);
-}
-
-/// With no more rights than ioscope keeps once it traces, `CAP_SYS_ADMIN` and `CAP_SYSLOG` not among them.
-#[test]
-fn the_rights_that_ioscope_keeps_are_enough() {
-    let workshop = Workshop::new();
-    if !have_gdb() {
-        return;
-    }
-    if !rustix::process::geteuid().is_root() {
-        return skip("only root has rights to give up");
-    }
-    let Some(program) = workshop.build("spin.c", &["-O2", "-fomit-frame-pointer"]) else { return };
-    let running = Running::command(Command::new(&program).uid(1));
-    let seen = gdb::snapshot(running.pid);
-    fs::remove_file(&program).unwrap();
-    // Rights belong to a thread.
-    let look = move || {
-        let mut resolver = Resolver::new();
-        ioscope::probe::privileges::keep_what_reading_takes().unwrap();
-        assert!(
-            fs::read_dir(format!("/proc/{}/map_files", running.pid))
-                .unwrap()
-                .flatten()
-                .all(|entry| { fs::File::open(entry.path()).is_err() })
-        );
-        let (stack, end) = resolve(&mut resolver, running.pid, &seen);
-        assert_eq!(names(&stack)[..SPIN.len()], SPIN, "{stack:#?}");
-        same_as_gdb(&stack, &seen);
-        assert_eq!(end, End::Bottom);
-        if let Err(error) = resolver.kernel_symbols() {
-            skip(&error.to_string());
-        }
-    };
-    std::thread::spawn(look).join().unwrap();
-}
-
-#[test]
-fn a_process_that_has_ended_keeps_its_names_until_it_is_forgotten() {
-    let workshop = Workshop::new();
-    if !have_gdb() {
-        return;
-    }
-    let Some(program) = workshop.build("spin.c", &["-O2", "-fomit-frame-pointer"]) else { return };
-    let running = Running::start(&program);
-    let pid = running.pid;
-    let seen = gdb::snapshot(pid);
-    let mut resolver = Resolver::new();
-    resolver.prepare(pid).unwrap();
-    running.kill();
-    std::thread::sleep(std::time::Duration::from_millis(300));
-
-    let (stack, end) = resolve(&mut resolver, pid, &seen);
-    assert_eq!(names(&stack)[..SPIN.len()], SPIN, "{stack:#?}");
-    assert_eq!(end, End::Bottom);
-
-    resolver.forget(pid);
-    assert!(matches!(resolver.prepare(pid), Err(ProcessError::Gone(gone)) if gone == pid));
-    let found = resolver.unwind(pid, &seen.registers, &seen.stack);
-    assert_eq!((found.addresses.as_slice(), found.end), (&[seen.registers.ip][..], End::Cut));
-    let stack = resolver.resolve(pid, &[], &found.addresses);
-    assert_eq!(names(&stack), [format!("{:#x}", seen.registers.ip)]);
-    assert_eq!(stack.frames[0].module, None);
 }
 
 /// However little of the stack was copied, what was found is the beginning of the whole, and it is said to be cut.

@@ -25,7 +25,11 @@ function callsIt(n) { return spinKnown(n) + 1; }
 setTimeout(() => { console.log('ready'); callsIt(5); }, 1);
 ";
     fs::write(script, text).expect("there is room");
-    let running = Running::command(Command::new("node").args(NODE_FLAGS).arg(script).process_group(0));
+    let mut command = Command::new("node");
+    // It leaves a log where it runs.
+    let directory = script.parent().expect("it is in a directory");
+    command.args(NODE_FLAGS).arg(script).current_dir(directory).process_group(0);
+    let running = Running::command(&mut command);
     // Until it is compiled.
     std::thread::sleep(std::time::Duration::from_millis(500));
     Some(running)

@@ -99,7 +99,7 @@ impl Kernel {
         let members = match self.arch {
             Arch::X86_64 => {
                 let cs = synth.union("", 8, &[("cs", int, 0), ("csx", long, 0)]);
-                let names = ["r10", "r9", "r8", "ax", "dx", "si", "di", "orig_ax", "ip", "sp"];
+                let names = ["r10", "r9", "r8", "ax", "dx", "si", "di", "orig_ax", "ip", "sp", "bp"];
                 let mut members = names.map(|name| (name, long)).to_vec();
                 members.push(("", cs));
                 members
@@ -126,7 +126,7 @@ fn a_new_kernel() {
     assert_eq!(layout.signal.tgid_pid, 16 + 8);
     assert_eq!((layout.pid.numbers, layout.pid.numbers_stride, layout.pid.ns_inum), (16, 16, 32));
     assert_eq!(layout.regs.args, [48, 40, 32, 0, 16, 8]);
-    assert_eq!((layout.regs.syscall, layout.regs.syscall_size, layout.regs.mode), (56, 8, 80));
+    assert_eq!((layout.regs.syscall, layout.regs.syscall_size, layout.regs.mode), (56, 8, 88));
     let count = layout.preempt_count.unwrap();
     assert_eq!((count.softirq, count.hardirq, count.nmi), (0x100, 0x000f_0000, 0x00f0_0000));
     let place = PreemptPlace::PerCpu { symbol: "__preempt_count", offset: 0, from_task: None };
