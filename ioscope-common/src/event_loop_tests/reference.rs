@@ -144,11 +144,7 @@ pub(super) fn read(story: &Story) -> Truth {
                 (on_cpu, throttled) = (false, by_cgroup);
                 sleep = asleep.then_some((syscall, futex));
                 if let Some(call) = truth.calls.last_mut().filter(|_| waits && asleep) {
-                    let events_only = !matches!(
-                        call.args.poller,
-                        PollerKind::Ring | PollerKind::RegisteredRing | PollerKind::Aio
-                    );
-                    truth.futile_wakeups += u64::from(call.slept && events_only);
+                    truth.futile_wakeups += u64::from(call.slept && wakes_for_events_only(&call.args));
                     call.slept = true;
                 }
             }
@@ -195,6 +191,11 @@ pub(super) fn read(story: &Story) -> Truth {
         (false, false, Some(_)) => None,
     };
     truth
+}
+
+/// Rings and Linux AIO wake their waiters for other reasons, too.
+fn wakes_for_events_only(args: &WaitArgs) -> bool {
+    matches!(args.poller, PollerKind::Epoll | PollerKind::Set)
 }
 
 fn entered(args: WaitArgs, at: u64) -> Call {
