@@ -37,6 +37,15 @@ impl State {
     pub const ALL: [Self; Self::COUNT] =
         [Self::Waiting, Self::Polling, Self::Ready, Self::Running, Self::Blocked, Self::Parked];
 
+    /// How many ways there are from one state to another, itself included.
+    pub const EDGES: usize = Self::COUNT * Self::COUNT;
+
+    /// The index of a way from one state to another.
+    #[must_use]
+    pub const fn edge(from: Self, to: Self) -> usize {
+        from as usize * Self::COUNT + to as usize
+    }
+
     /// The state with this number.
     #[must_use]
     pub const fn from_number(number: u8) -> Option<Self> {
@@ -433,6 +442,14 @@ pub struct Counters {
     pub restarts: u64,
     /// `io_uring_enter` calls that submit only.
     pub submissions: u64,
+    /// `io_uring_enter` calls, of either sort, that submitted a request at least.
+    pub submitting_calls: u64,
+    /// Requests that these submitted, as the kernel told the program: with a kernel thread that takes them
+    /// (`IORING_SETUP_SQPOLL`), as many as the program said that there were.
+    pub requests: u64,
+    /// Wakeups in an epoll, poll or select call that found nothing, so that the thread slept again in the same
+    /// call.
+    pub futile_wakeups: u64,
     /// Stalls that have ended: stretches between wait calls, and PARKED, at or over the threshold.
     pub stalls: u64,
     /// The sum of these, in nanoseconds.
@@ -465,6 +482,9 @@ impl Counters {
         interrupted: 0,
         restarts: 0,
         submissions: 0,
+        submitting_calls: 0,
+        requests: 0,
+        futile_wakeups: 0,
         stalls: 0,
         stalled_ns: 0,
         longest_stall_ns: 0,
@@ -474,6 +494,40 @@ impl Counters {
         unseen: 0,
         throttled_ns: 0,
     };
+
+    /// Counts a call of `io_uring_enter` that submitted so many requests.
+    #[inline(always)]
+    const fn count_requests(&mut self, requests: u32) {
+        self.submitting_calls += 1;
+        self.requests += requests as u64;
+    }
+
+    /// Adds another loop's. The longest stall is the longer one.
+    pub fn add(&mut self, other: &Self) {
+        for (returns, more) in self.returns.iter_mut().zip(&other.returns) {
+            *returns += more;
+        }
+        self.ready_events += other.ready_events;
+        self.empty_wakeups += other.empty_wakeups;
+        self.timeouts += other.timeouts;
+        self.check_ins += other.check_ins;
+        self.batch_full += other.batch_full;
+        self.errors += other.errors;
+        self.interrupted += other.interrupted;
+        self.restarts += other.restarts;
+        self.submissions += other.submissions;
+        self.submitting_calls += other.submitting_calls;
+        self.requests += other.requests;
+        self.futile_wakeups += other.futile_wakeups;
+        self.stalls += other.stalls;
+        self.stalled_ns += other.stalled_ns;
+        self.longest_stall_ns = self.longest_stall_ns.max(other.longest_stall_ns);
+        self.other_poller_returns += other.other_poller_returns;
+        self.impossible += other.impossible;
+        self.ready_unknown += other.ready_unknown;
+        self.unseen += other.unseen;
+        self.throttled_ns += other.throttled_ns;
+    }
 
     /// Takes away what an earlier state of the same counters had. The longest stall stays.
     pub fn subtract(&mut self, earlier: &Self) {
@@ -489,6 +543,9 @@ impl Counters {
         self.interrupted -= earlier.interrupted;
         self.restarts -= earlier.restarts;
         self.submissions -= earlier.submissions;
+        self.submitting_calls -= earlier.submitting_calls;
+        self.requests -= earlier.requests;
+        self.futile_wakeups -= earlier.futile_wakeups;
         self.stalls -= earlier.stalls;
         self.stalled_ns -= earlier.stalled_ns;
         self.other_poller_returns -= earlier.other_poller_returns;
@@ -602,6 +659,9 @@ pub struct Loop {
     pub last_block: Block,
     /// Counters.
     pub counters: Counters,
+    /// How often it went from one state to another, by [`State::edge`]. A sleep outside the wait call counts
+    /// when it ends: only then is it known whether it was BLOCKED or PARKED.
+    pub edges: [u64; State::EDGES],
     /// What it waits on.
     pub pollers: [PollerUse; POLLERS],
     /// What it is BLOCKED in.
@@ -666,6 +726,7 @@ impl Loop {
         last: Iteration::ZERO,
         last_block: Block { since: 0, ns: 0, syscall: 0, state: 0 },
         counters: Counters::ZERO,
+        edges: [0; State::EDGES],
         pollers: [PollerUse::FREE; POLLERS],
         blockers: [Blocker::FREE; BLOCKERS],
         other_blockers: Blocker::FREE,
@@ -728,6 +789,13 @@ impl Loop {
         }
     }
 
+    /// A call of `io_uring_enter` that submits only has returned. That moves the thread nowhere: it is not waiting
+    /// before it, in it or after it.
+    #[inline(always)]
+    pub const fn submitted(&mut self, requests: u32) {
+        self.counters.count_requests(requests);
+    }
+
     /// Where the time from the last transition to `now` belongs, for a reader: what of it is past a
     /// wakeup (READY, or nothing), and what came before, in the state that it is in.
     pub fn open_interval(&self, wake: Wake, shared: bool, now: u64) -> OpenInterval {
@@ -755,6 +823,25 @@ impl Loop {
         self.since += passed;
     }
 
+    /// Counts a change from one state to another.
+    #[inline(always)]
+    fn count_edge(&mut self, from: u8, to: u8) {
+        let edge = usize::from(from) * State::COUNT + usize::from(to);
+        if let Some(count) = self.edges.get_mut(edge) {
+            *count += 1;
+        }
+    }
+
+    /// Closes the present state's interval and goes into another state.
+    #[inline(always)]
+    fn change(&mut self, to: State, now: u64) {
+        self.charge(now);
+        if self.state != to as u8 {
+            self.count_edge(self.state, to as u8);
+            self.state = to as u8;
+        }
+    }
+
     #[inline(always)]
     fn enter(&mut self, args: &WaitArgs, stall_threshold: u64, now: u64) -> Step {
         if self.restarting != 0 {
@@ -769,6 +856,7 @@ impl Loop {
             if self.found_asleep != 0 {
                 // It had returned before it was found: its life begins here.
                 self.time_ns = [0; State::COUNT];
+                self.edges = [0; State::EDGES];
                 self.since = now;
                 self.born = now;
             } else {
@@ -779,8 +867,7 @@ impl Loop {
             self.returned_at = 0;
             self.serving_since = 0;
         }
-        self.charge(now);
-        self.state = State::Polling as u8;
+        self.change(State::Polling, now);
         if self.returned_at != 0 {
             let slice = now.saturating_sub(self.returned_at).saturating_sub(self.slice_parked_ns);
             self.loop_duration.record(slice);
@@ -863,8 +950,7 @@ impl Loop {
         if self.in_wait == 0 {
             return Step::NOTHING;
         }
-        self.charge(now);
-        self.state = State::Running as u8;
+        self.change(State::Running, now);
         self.in_wait = 0;
         self.found_asleep = 0;
         // Here begins its slice. Should the call have been interrupted, what it sleeps in its signal handler
@@ -879,6 +965,9 @@ impl Loop {
             self.restart_posted = posted;
             self.last.flags &= !Iteration::STALLED;
             return Step::NOTHING;
+        }
+        if result > 0 && self.call == WaitCall::IoUringEnter as u8 {
+            self.counters.count_requests(result as u32);
         }
         self.account_return(result, posted, ready_at, now)
     }
@@ -1037,8 +1126,7 @@ impl Loop {
         self.counters.restarts += 1;
         // What woke it was the signal: no latency of the wait.
         self.woken_at = 0;
-        self.charge(now);
-        self.state = State::Polling as u8;
+        self.change(State::Polling, now);
         self.in_wait = 1;
         self.on_cpu_since = now;
         Step::NOTHING
@@ -1046,17 +1134,21 @@ impl Loop {
 
     #[inline(always)]
     fn switch_out(&mut self, asleep: bool, syscall: i32, futex: bool, now: u64) -> Step {
-        self.charge(now);
-        self.state = if !asleep {
-            State::Ready as u8
+        if !asleep {
+            self.change(State::Ready, now);
         } else if self.in_wait != 0 {
+            if self.slept != 0 && wakes_for_events_only(self.call) {
+                self.counters.futile_wakeups += 1;
+            }
             self.slept = 1;
-            State::Waiting as u8
+            self.change(State::Waiting, now);
         } else {
             self.syscall = syscall;
             self.futex = u8::from(futex);
-            State::Blocked as u8
-        };
+            self.charge(now);
+            // Whether this is a way to BLOCKED or to PARKED, its end will tell.
+            self.state = State::Blocked as u8;
+        }
         Step::NOTHING
     }
 
@@ -1094,12 +1186,12 @@ impl Loop {
                     self.count_blocker(asleep_ns);
                     self.slice.sleep(self.syscall, self.argument, asleep_ns);
                 }
+                self.count_edge(State::Running as u8, self.state);
                 self.last_block =
                     Block { since, ns: asleep_ns, syscall: self.syscall, state: u32::from(self.state) };
                 step = Step::BLOCK;
             }
-            self.charge(until);
-            self.state = State::Ready as u8;
+            self.change(State::Ready, until);
             self.throttled = 0;
         }
         if self.state == State::Ready as u8 {
@@ -1113,8 +1205,7 @@ impl Loop {
                 self.slice.ready_ns += ready_ns;
             }
         }
-        self.charge(now);
-        self.state = if self.in_wait != 0 { State::Polling as u8 } else { State::Running as u8 };
+        self.change(if self.in_wait != 0 { State::Polling } else { State::Running }, now);
         if self.found_asleep != 0 {
             self.found_asleep = 2;
         }
@@ -1179,6 +1270,13 @@ const fn has_batch_limit(call: u8) -> bool {
         || call == WaitCall::EpollPwait2 as u8
         || call == WaitCall::IoGetevents as u8
         || call == WaitCall::IoPgetevents as u8
+}
+
+/// A ring's waiter is woken to do work for the ring, too, and one of Linux AIO for each completion up to the
+/// number that it waits for.
+#[inline(always)]
+const fn wakes_for_events_only(call: u8) -> bool {
+    call < WaitCall::IoUringEnter as u8
 }
 
 #[inline(always)]

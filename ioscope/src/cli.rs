@@ -3,7 +3,10 @@
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
+    parser::ValueSource,
+};
 
 use crate::probe::hooks::HookChoice;
 
@@ -21,6 +24,25 @@ pub struct Cli {
     pub ui: UiArgs,
 }
 
+impl Cli {
+    /// Reads the command line, or ends the process with what is wrong with it.
+    pub fn read() -> Self {
+        let matches = Self::command().get_matches();
+        let mut cli = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        let given =
+            |matches: &ArgMatches| matches.value_source("stall_threshold") == Some(ValueSource::CommandLine);
+        match &mut cli.command {
+            None => cli.ui.screen.stall_threshold_given = given(&matches),
+            Some(Verb::Demo(args)) => {
+                args.screen.stall_threshold_given =
+                    matches.subcommand().is_some_and(|(_, matches)| given(matches));
+            }
+            Some(_) => {}
+        }
+        cli
+    }
+}
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
@@ -35,6 +57,8 @@ pub enum Verb {
     Doctor(DoctorArgs),
     /// Trace built-in loops of each kind, live: needs no target.
     Demo(DemoArgs),
+    /// Print the configuration of the terminal UI, or check it.
+    Config(ConfigArgs),
     /// Run built-in loops to be traced by another ioscope, or by a test.
     #[command(name = "__worker", hide = true)]
     Worker {
@@ -109,6 +133,31 @@ pub struct TracingArgs {
     pub verbose: bool,
 }
 
+/// How the terminal UI is to be.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ScreenArgs {
+    /// Keys, theme and defaults of the terminal UI, instead of ~/.config/ioscope/config.toml.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Do not let the kernel measure the probes' own time while it is shown.
+    #[arg(long)]
+    pub no_bpf_time: bool,
+    /// Whether the command line has a threshold of its own.
+    #[arg(skip)]
+    pub stall_threshold_given: bool,
+}
+
+/// `config`.
+#[derive(Args, Clone, Debug)]
+pub struct ConfigArgs {
+    /// Print the configuration as it is without a file: a start for one of your own.
+    #[arg(long)]
+    pub print_default: bool,
+    /// Check this file, instead of ~/.config/ioscope/config.toml.
+    #[arg(long, value_name = "FILE", conflicts_with = "print_default")]
+    pub config: Option<PathBuf>,
+}
+
 /// How to see the wait calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Hooks {
@@ -139,6 +188,9 @@ pub struct UiArgs {
     /// How.
     #[command(flatten)]
     pub tracing: TracingArgs,
+    /// On what kind of screen.
+    #[command(flatten)]
+    pub screen: ScreenArgs,
 }
 
 /// `stat`.
@@ -162,6 +214,18 @@ pub struct StatArgs {
     /// Print every loop in full, however many there are.
     #[arg(long, conflicts_with = "json")]
     pub details: bool,
+    /// Exit with 3 when there is a finding at least as bad; a command's own failure goes first.
+    #[arg(long, value_enum, value_name = "SEVERITY")]
+    pub fail_on: Option<FailOn>,
+}
+
+/// Which findings make `stat` fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FailOn {
+    /// Those that cost latency or CPU time, and worse ones.
+    Warn,
+    /// Those of loops that do not do their work in time.
+    Critical,
 }
 
 /// `trace`.
@@ -201,6 +265,9 @@ pub struct DemoArgs {
     /// How to trace.
     #[command(flatten)]
     pub tracing: TracingArgs,
+    /// On what kind of screen.
+    #[command(flatten)]
+    pub screen: ScreenArgs,
     /// What to show.
     #[arg(long, value_enum, default_value_t = DemoView::Auto)]
     pub view: DemoView,
@@ -241,8 +308,6 @@ fn power_of_two(text: &str) -> Result<u32, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

@@ -2,8 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 fn main() -> ExitCode {
-    ioscope::commands::run(ioscope::cli::Cli::parse())
+    ioscope::commands::run(ioscope::cli::Cli::read())
 }

@@ -82,6 +82,57 @@ fn watch(worker: &Worker) -> Terminal {
     terminal
 }
 
+/// Every screen with its own keys, with what the traced loops do in it; ends on Loops.
+fn every_screen(terminal: &mut Terminal) {
+    terminal.type_in("/healthy");
+    terminal.wait_for("1 of 2 loops");
+    terminal.type_in("\r");
+    terminal.wait_for("/healthy");
+    terminal.type_in("\x1b");
+    terminal.wait_for_no("/healthy");
+    terminal.type_in("c");
+    terminal.wait_for("[x] STALLS");
+    terminal.type_in("c");
+    terminal.wait_for_no("[x] STALLS");
+
+    // The stalling loop, found by its name wherever it stands.
+    terminal.type_in("/stalling\rg\r");
+    terminal.wait_for("thread");
+    terminal.wait_for("┃ ");
+    terminal.wait_for("falls asleep");
+    terminal.type_in("G");
+    terminal.wait_for("Recent iterations");
+    terminal.wait_for("epoll_pwait = 1");
+    terminal.type_in("\x1b");
+    terminal.wait_for("▲/S");
+    terminal.wait_for("/stalling");
+    // (Esc and a character after it at once would be Alt and that character.)
+    terminal.type_in("\x1b");
+    terminal.wait_for_no("/stalling");
+
+    terminal.type_in("3");
+    terminal.wait_for("─ waiting");
+    terminal.wait_for("5.00s live");
+    terminal.type_in("z");
+    terminal.wait_for("2.00s live");
+    // Some second of it is a stall: asleep in its handler.
+    terminal.wait_for("BBBBBB");
+    terminal.type_in("\x1b[D");
+    terminal.wait_for("PAUSED");
+    terminal.type_in(" Z");
+    terminal.wait_for("5.00s live");
+
+    terminal.type_in("4");
+    terminal.wait_for("WHERE ITS TIME WENT");
+    terminal.wait_for("B blocked in");
+    terminal.wait_for("it is over");
+
+    terminal.type_in("5");
+    terminal.wait_for("wait calls per event");
+    terminal.type_in("\t");
+    terminal.wait_for("▲/S");
+}
+
 #[test]
 fn a_session_with_keys_and_sizes_leaves_the_terminal_as_it_was() {
     if !may_trace() {
@@ -91,7 +142,7 @@ fn a_session_with_keys_and_sizes_leaves_the_terminal_as_it_was() {
     let mut terminal = watch(&worker);
     assert!(terminal.screen().alternate_screen() && terminal.screen().hide_cursor());
     assert!(terminal.is_raw());
-    for text in ["own CPU", "tracepoint", "stalling", "STALLS", "q quit"] {
+    for text in ["own CPU", "BPF", "stalling", "STALLS", "q quit"] {
         terminal.wait_for(text);
     }
     terminal.wait_for("STALLED");
@@ -108,6 +159,11 @@ fn a_session_with_keys_and_sizes_leaves_the_terminal_as_it_was() {
     terminal.wait_for("▼/S");
     terminal.type_in("r");
     terminal.wait_for("▲/S");
+
+    for (width, height) in [(80, 24), (120, 40)] {
+        terminal.resize(width, height);
+        every_screen(&mut terminal);
+    }
 
     terminal.type_in(" ");
     terminal.wait_for("PAUSED");

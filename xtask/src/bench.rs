@@ -7,6 +7,7 @@
 //! of probes, the least that any tracer of this kind can cost on the machine at hand. Nothing here
 //! fails a build: a number over its budget is marked, for a person to judge.
 
+mod frames;
 mod report;
 mod scenario;
 mod sys;
@@ -95,6 +96,9 @@ pub(crate) fn run_command(args: &Args) -> Result<()> {
     }
     report.conclude();
     print!("{report}");
+    if args.only.is_empty() || args.only.iter().any(|name| name == frames::NAME) {
+        frames::run(&bench)?;
+    }
     if let Some(file) = &args.json {
         let text = serde_json::to_string_pretty(&report)? + "\n";
         std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
@@ -103,9 +107,10 @@ pub(crate) fn run_command(args: &Args) -> Result<()> {
 }
 
 fn chosen(only: &[String]) -> Result<Vec<&'static Scenario>> {
-    let unknown = only.iter().find(|name| SCENARIOS.iter().all(|scenario| scenario.name != **name));
+    let known = || SCENARIOS.iter().map(|scenario| scenario.name).chain([frames::NAME]);
+    let unknown = only.iter().find(|name| known().all(|known| known != name.as_str()));
     if let Some(name) = unknown {
-        let names = SCENARIOS.iter().map(|scenario| scenario.name).collect::<Vec<_>>().join(", ");
+        let names = known().collect::<Vec<_>>().join(", ");
         bail!("no scenario `{name}`; there are {names}");
     }
     Ok(SCENARIOS

@@ -6,6 +6,7 @@
 mod bench;
 mod build_ebpf;
 mod packages;
+mod pictures;
 mod test;
 mod vm_test;
 mod workspace;
@@ -27,6 +28,7 @@ enum Command {
     #[command(hide = true)]
     BenchWorker(bench::WorkerArgs),
     BuildEbpf(build_ebpf::Args),
+    Pictures(pictures::Args),
     Test(test::Args),
     #[command(hide = true)]
     VmGuest(vm_test::GuestArgs),
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run_command(&args),
         Command::BenchWorker(args) => bench::run_worker(&args),
         Command::BuildEbpf(args) => build_ebpf::run_command(&args),
+        Command::Pictures(args) => pictures::run_command(&args),
         Command::Test(args) => test::run_command(&args),
         Command::VmGuest(args) => vm_test::run_guest(&args),
         Command::VmUntraced(args) => vm_test::run_untraced(&args),

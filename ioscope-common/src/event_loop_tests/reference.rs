@@ -1,10 +1,12 @@
 //! What should be known of a loop, worked out from its whole story: lists of intervals, calls and sleeps are
 //! made first, and everything is counted from these. Slow, without state, and nothing like the machine.
 
+use std::collections::BTreeMap;
+
 use super::simulation::{STALL, Story};
 use crate::{
-    BLOCKERS, EINTR, ERRNOS, ETIME, Iteration, NO_WAKEUP, PAST_STALLS, POLLERS, PastStall, READY_UNKNOWN,
-    READY_UNMEASURED, State, Transition, WaitArgs, WaitCall,
+    BLOCKERS, EINTR, ERRNOS, ETIME, Iteration, NO_WAKEUP, PAST_STALLS, POLLERS, PastStall, PollerKind,
+    READY_UNKNOWN, READY_UNMEASURED, State, Transition, WaitArgs, WaitCall,
 };
 
 /// The thread was in a state for so long.
@@ -65,10 +67,14 @@ impl Call {
 /// All that is worked out.
 #[derive(Default)]
 pub(super) struct Truth {
+    /// The state at the story's end; none in a sleep outside wait calls: BLOCKED or PARKED, it is not known.
+    last: Option<State>,
     pub(super) intervals: Vec<Interval>,
     pub(super) sleeps: Vec<Sleep>,
     calls: Vec<Call>,
     pub(super) submissions: u64,
+    /// Sleeps in an epoll, poll or select call, but for the first of each.
+    futile_wakeups: u64,
     pub(super) restarts: u64,
     /// From when to when, and how many calls had been entered by then.
     stalls: Vec<(u64, u64, usize)>,
@@ -138,6 +144,7 @@ pub(super) fn read(story: &Story) -> Truth {
                 (on_cpu, throttled) = (false, by_cgroup);
                 sleep = asleep.then_some((syscall, futex));
                 if let Some(call) = truth.calls.last_mut().filter(|_| waits && asleep) {
+                    truth.futile_wakeups += u64::from(call.slept && wakes_for_events_only(&call.args));
                     call.slept = true;
                 }
             }
@@ -175,7 +182,20 @@ pub(super) fn read(story: &Story) -> Truth {
             }
         }
     }
+    let waits = truth.calls.last().is_some_and(|call| call.returned.is_none() && call.left.is_none());
+    truth.last = match (on_cpu, waits, sleep) {
+        (true, true, _) => Some(State::Polling),
+        (true, false, _) => Some(State::Running),
+        (false, _, None) => Some(State::Ready),
+        (false, true, Some(_)) => Some(State::Waiting),
+        (false, false, Some(_)) => None,
+    };
     truth
+}
+
+/// Rings and Linux AIO wake their waiters for other reasons, too.
+fn wakes_for_events_only(args: &WaitArgs) -> bool {
+    matches!(args.poller, PollerKind::Epoll | PollerKind::Set)
 }
 
 fn entered(args: WaitArgs, at: u64) -> Call {
@@ -194,6 +214,8 @@ fn entered(args: WaitArgs, at: u64) -> Call {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Counted {
     pub(super) time_ns: [u64; State::COUNT],
+    /// From one state to another, and how often.
+    pub(super) edges: BTreeMap<(State, State), u64>,
     pub(super) returns: [u64; WaitCall::COUNT],
     pub(super) ready_events: u64,
     pub(super) empty_wakeups: u64,
@@ -204,6 +226,9 @@ pub(super) struct Counted {
     pub(super) interrupted: u64,
     pub(super) restarts: u64,
     pub(super) submissions: u64,
+    /// Calls that submitted, and how many requests.
+    pub(super) requests: (u64, u64),
+    pub(super) futile_wakeups: u64,
     /// Number, sum and longest.
     pub(super) stalls: (u64, u64, u64),
     /// Of the latest: when it began, and READY, throttled and BLOCKED time.
@@ -259,10 +284,19 @@ impl Truth {
 
     /// Counts all that can be counted.
     pub(super) fn count(&self) -> Counted {
-        let mut counted =
-            Counted { submissions: self.submissions, restarts: self.restarts, ..Counted::default() };
+        let mut counted = Counted {
+            submissions: self.submissions,
+            futile_wakeups: self.futile_wakeups,
+            restarts: self.restarts,
+            ..Counted::default()
+        };
         for Interval { state, from, to, .. } in &self.intervals {
             counted.time_ns[*state as usize] += to - from;
+        }
+        let states: Vec<State> =
+            self.intervals.iter().map(|interval| interval.state).chain(self.last).collect();
+        for pair in states.windows(2).filter(|pair| pair[0] != pair[1]) {
+            *counted.edges.entry((pair[0], pair[1])).or_default() += 1;
         }
         for sleep in self.sleeps.iter().filter(|sleep| !sleep.parked) {
             let known = counted.blockers.iter().position(|blocker| blocker.0 == sleep.syscall);
@@ -422,6 +456,9 @@ impl Counted {
         }
         let errno = u32::try_from(-record.result).unwrap_or(0);
         let is_ring = call.args.call == WaitCall::IoUringEnter;
+        if is_ring && record.result > 0 {
+            add(&mut self.requests, u64::try_from(record.result).expect("positive"));
+        }
         match call.ready_delay(events, record.returned_at) {
             Some(delay) => add(&mut self.ready_delay, delay),
             None => self.ready_unknown += u64::from(events > 0 && call.ready_at != READY_UNMEASURED),
@@ -461,6 +498,11 @@ pub(super) fn of_machine(machine: &crate::Loop, iterations: &[Iteration]) -> Cou
     let errnos = machine.errnos.iter().filter(|errno| errno.count > 0);
     Counted {
         time_ns: machine.time_ns,
+        edges: State::ALL
+            .into_iter()
+            .flat_map(|from| State::ALL.map(|to| ((from, to), machine.edges[State::edge(from, to)])))
+            .filter(|(_, count)| *count > 0)
+            .collect(),
         returns: counters.returns,
         ready_events: counters.ready_events,
         empty_wakeups: counters.empty_wakeups,
@@ -471,6 +513,8 @@ pub(super) fn of_machine(machine: &crate::Loop, iterations: &[Iteration]) -> Cou
         interrupted: counters.interrupted,
         restarts: counters.restarts,
         submissions: counters.submissions,
+        requests: (counters.submitting_calls, counters.requests),
+        futile_wakeups: counters.futile_wakeups,
         stalls: (counters.stalls, counters.stalled_ns, counters.longest_stall_ns),
         accounts: past_stalls(machine).map(account_of).collect(),
         throttled_ns: counters.throttled_ns,

@@ -11,7 +11,8 @@ use anyhow::{Context as _, Result};
 
 use super::{
     run::{Run, block_on},
-    stat, trace, ui,
+    stat, trace,
+    ui::{self, Settings},
 };
 use crate::cli::{DemoArgs, DemoView, StatArgs, TargetArgs, TraceArgs, TracingArgs};
 
@@ -34,10 +35,14 @@ pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
         view => view,
     };
     let duration = args.duration.or((!attended).then_some(UNATTENDED));
+    let settings = Settings::read(&args.screen, &args.tracing)?;
     let mut loops = Loops::start()?;
     block_on(async {
         let targets = TargetArgs { pids: vec![loops.pid()], ..TargetArgs::default() };
-        let mut run = Run::start(&targets, &args.tracing, view == DemoView::Trace)?;
+        let mut run = match view {
+            DemoView::Ui => Run::start_for_screen(&targets, &settings.tracing)?,
+            _ => Run::start(&targets, &args.tracing, view == DemoView::Trace)?,
+        };
         loops.go()?;
         if view != DemoView::Ui {
             eprintln!("ioscope: {WHAT_TO_LOOK_FOR}");
@@ -47,7 +52,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
                 if let Some(duration) = duration {
                     run.stop_after(duration);
                 }
-                ui::run_on(run, TITLE.to_owned(), args.tracing.stall_threshold).await
+                ui::run_on(run, TITLE.to_owned(), settings).await
             }
             DemoView::Trace => {
                 trace::show(run, &TraceArgs { duration, ..trace_args(targets, &args.tracing) }).await
@@ -67,6 +72,7 @@ fn stat_args(targets: TargetArgs, tracing: &TracingArgs) -> StatArgs {
         interval: None,
         json: false,
         details: false,
+        fail_on: None,
     }
 }
 

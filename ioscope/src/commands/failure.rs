@@ -2,7 +2,7 @@
 
 use std::{io::ErrorKind, process::ExitCode};
 
-use crate::probe::launch::LaunchError;
+use crate::{probe::launch::LaunchError, tui::ConfigFileError};
 
 /// The command line asks for something that makes no sense, in a way that clap cannot tell.
 #[derive(Debug, thiserror::Error)]
@@ -18,7 +18,7 @@ const NOT_FOUND: u8 = 127;
 
 /// The exit code.
 pub(super) fn exit_code(error: &anyhow::Error) -> ExitCode {
-    if error.is::<Usage>() {
+    if error.is::<Usage>() || error.is::<ConfigFileError>() {
         return ExitCode::from(USAGE);
     }
     match error.downcast_ref::<LaunchError>() {

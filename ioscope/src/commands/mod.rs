@@ -1,5 +1,6 @@
 //! One file a command: each wires a source, the model and an output together.
 
+mod config;
 mod demo;
 mod doctor;
 mod failure;
@@ -37,6 +38,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Some(Verb::Trace(args)) => trace::run(&args),
         Some(Verb::Doctor(args)) => doctor::run(args),
         Some(Verb::Demo(args)) => demo::run(&args),
+        Some(Verb::Config(args)) => config::run(&args),
         Some(Verb::Floor { clock }) => floor::run(clock),
         Some(Verb::Worker { arguments }) => {
             crate::demo::worker_main(arguments.into_iter())?;

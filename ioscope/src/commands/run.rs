@@ -36,6 +36,9 @@ const LOOPS_OF_PROCESSES: u32 = 1024;
 /// And when there may be any number.
 const LOOPS_OF_MACHINE: u32 = 8192;
 
+/// MiB of the stream's buffer for a screen: ten thousand iterations a tick.
+const SCREEN_BUFFER: u32 = 1;
+
 /// A run: a source and what it traces.
 pub(super) struct Run {
     pub(super) source: LiveSource,
@@ -59,6 +62,24 @@ struct Command {
     running: Running,
     /// By which it is told to end.
     process: Option<OwnedFd>,
+}
+
+/// How a run ended.
+pub(super) struct Ended {
+    /// How its command ended, if it had one that did.
+    command: Option<ExitStatus>,
+}
+
+impl Ended {
+    /// The command's exit code, if it has ended, or 0.
+    pub(super) fn exit_code(&self) -> ExitCode {
+        self.command.map_or(ExitCode::SUCCESS, exit_code)
+    }
+
+    /// Whether the command ended, and not as it should.
+    pub(super) fn command_failed(&self) -> bool {
+        self.command.is_some_and(|status| !status.success())
+    }
 }
 
 struct Signals {
@@ -129,7 +150,12 @@ impl Run {
         let plan = Plan {
             targets: found,
             capacity: tracing.max_loops.unwrap_or(if many { LOOPS_OF_MACHINE } else { LOOPS_OF_PROCESSES }),
-            stream_bytes: if stream { tracing.buffer << 20 } else { 4096 },
+            stream_bytes: match (stream, streams) {
+                (true, _) => tracing.buffer << 20,
+                // Some loops may stream, those that the screen shows in full.
+                (false, Streams::OffTerminal) => tracing.buffer.min(SCREEN_BUFFER) << 20,
+                (false, Streams::Inherited) => 4096,
+            },
             stream: if stream { Control::STREAM_ALL } else { Control::STREAM_OFF },
             stall_threshold: tracing.stall_threshold,
             warn_threshold: tracing.warn_threshold.min(tracing.stall_threshold),
@@ -249,13 +275,12 @@ impl Run {
     }
 
     /// Takes batches until it is time to stop: after `duration`, at Ctrl-C, when the targets or the
-    /// command have ended, or when `visit` says so by `false`. The exit code is the command's; one that
-    /// has not ended by then is told to.
+    /// command have ended, or when `visit` says so by `false`. A command that has not ended by then is told to.
     pub(super) async fn watch(
         mut self,
         duration: Option<Duration>,
         mut visit: impl FnMut(Turn<'_>, &LiveSource) -> Result<bool>,
-    ) -> Result<ExitCode> {
+    ) -> Result<Ended> {
         if let Some(duration) = duration {
             self.stop_after(duration);
         }
@@ -272,7 +297,7 @@ impl Run {
         }
         // What was started to be traced does not go on without it, as with perf.
         self.end_command();
-        Ok(status.map_or(ExitCode::SUCCESS, exit_code))
+        Ok(Ended { command: status })
     }
 
     fn targets_have_ended(&self) -> bool {

@@ -33,11 +33,11 @@ pub(super) fn run(args: &TraceArgs) -> Result<ExitCode> {
 /// Prints a run's iterations; it has to stream.
 pub(super) async fn show(run: Run, args: &TraceArgs) -> Result<ExitCode> {
     let mut printer = Printer::new(args);
-    run.watch(args.duration, |turn, _| match turn {
+    let ended = run.watch(args.duration, |turn, _| match turn {
         run::Turn::Batch(batch) => printer.batch(batch),
         run::Turn::Last(batch) => printer.last(batch),
-    })
-    .await
+    });
+    Ok(ended.await?.exit_code())
 }
 
 /// Prints what batches bring.
@@ -240,7 +240,8 @@ impl Stalls {
         let mut lines = Vec::new();
         for model in self.model.loops() {
             for stall in model.stalls.iter() {
-                let settled = stall.ended_at.is_none_or(|at| last || batch.at >= at + SETTLES_AFTER_NS);
+                let patience = if stall.stacks.is_empty() { NAMED_AFTER_NS } else { SETTLES_AFTER_NS };
+                let settled = stall.ended_at.is_none_or(|at| last || batch.at >= at + patience);
                 let state = (stall.began_at, !stall.is_ongoing());
                 if settled && self.told.get(&model.id).is_none_or(|told| *told < state) {
                     let at = stall.ended_at.or(stall.found_at).unwrap_or(batch.at);
@@ -278,8 +279,10 @@ impl Stalls {
     }
 }
 
-/// Captures have their names by then, as a rule.
+/// The last captures have come in by then.
 const SETTLES_AFTER_NS: u64 = 50_000_000;
+/// And have their names by then, the first of a big program, too.
+const NAMED_AFTER_NS: u64 = 1_000_000_000;
 
 /// Loops that have ended are of no use any more.
 const FORGET_AFTER_NS: u64 = 1_000_000_000;

@@ -12,14 +12,15 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
+    config,
     logging::Hushed,
     run::{Event, Run, block_on},
     stat,
 };
 use crate::{
-    cli::{StatArgs, TargetArgs, UiArgs},
-    source::Source as _,
-    tui::{App, Effect, Message, MissingHook, Screen, Theme, Tracing, update},
+    cli::{ScreenArgs, StatArgs, TargetArgs, TracingArgs, UiArgs},
+    source::{Source as _, Streaming},
+    tui::{App, Config, Effect, Message, MissingHook, Screen, Theme, Tracing, update},
 };
 
 /// How often a summary is printed where there is no terminal to draw on.
@@ -35,21 +36,45 @@ pub(super) fn run(args: &UiArgs) -> Result<ExitCode> {
             interval: Some(PRINT_INTERVAL),
             json: false,
             details: false,
+            fail_on: None,
         });
     }
     block_on(async {
-        let run = Run::start_for_screen(&args.targets, &args.tracing)?;
-        run_on(run, title(&args.targets), args.tracing.stall_threshold).await
+        let settings = Settings::read(&args.screen, &args.tracing)?;
+        let run = Run::start_for_screen(&args.targets, &settings.tracing)?;
+        run_on(run, title(&args.targets), settings).await
     })
+}
+
+/// How the screen is to be: the configuration, and what the command line says on top of it.
+pub(super) struct Settings {
+    config: Config,
+    /// With the configured threshold, where the command line has none.
+    pub(super) tracing: TracingArgs,
+}
+
+impl Settings {
+    /// Reads the configuration.
+    pub(super) fn read(screen: &ScreenArgs, tracing: &TracingArgs) -> Result<Self> {
+        let mut config = config::load(screen.config.as_deref())?;
+        config.bpf_time &= !screen.no_bpf_time;
+        let mut tracing = tracing.clone();
+        if !screen.stall_threshold_given {
+            tracing.stall_threshold = config.stall_threshold.unwrap_or(tracing.stall_threshold);
+        }
+        Ok(Self { config, tracing })
+    }
 }
 
 /// Shows a run that has started, until it is quit. The title names the target, for people. The exit code
 /// is the run's.
-pub(super) async fn run_on(mut run: Run, title: String, stall_threshold: Duration) -> Result<ExitCode> {
+pub(super) async fn run_on(mut run: Run, title: String, settings: Settings) -> Result<ExitCode> {
+    // While the right to it is there.
+    let bpf_time = settings.config.bpf_time && run.source.measure_run_time(true);
     // Before the screen starts a thread.
     run.give_up_rights();
     let hushed = Hushed::while_on_screen();
-    let shown = show(&mut run, title, stall_threshold).await;
+    let shown = show(&mut run, title, &settings, bpf_time).await;
     drop(hushed);
     // Without the screen nobody would know that it still runs, with its output gone.
     run.end_command();
@@ -57,13 +82,14 @@ pub(super) async fn run_on(mut run: Run, title: String, stall_threshold: Duratio
     run.exit_code()
 }
 
-async fn show(run: &mut Run, title: String, stall_threshold: Duration) -> Result<()> {
-    let tracing = tracing(run, title);
+async fn show(run: &mut Run, title: String, settings: &Settings, bpf_time: bool) -> Result<()> {
+    let Settings { config, tracing: TracingArgs { stall_threshold, .. } } = settings;
+    let tracing = tracing(run, title, bpf_time);
     let size = crossterm::terminal::size().context("the terminal's size is not known")?;
-    let mut app = App::new(tracing, stall_threshold, theme(), size);
+    let mut app = App::new(tracing, *stall_threshold, theme(config), config, size);
     let mut continued = signal(SignalKind::from_raw(rustix::process::Signal::CONT.as_raw()))
         .context("signals cannot be caught")?;
-    let mut screen = Screen::open().context("the terminal cannot be used")?;
+    let mut screen = Screen::open(config.mouse).context("the terminal cannot be used")?;
     let mut inputs = EventStream::new();
     let mut redraw = true;
     loop {
@@ -99,6 +125,14 @@ async fn show(run: &mut Run, title: String, stall_threshold: Duration) -> Result
                 match effect {
                     Effect::Redraw => redraw = true,
                     Effect::Suspend => screen.suspend().context("the terminal cannot be used again")?,
+                    Effect::Copy(text) => screen.copy(&text).context("the terminal cannot be used")?,
+                    Effect::Stream(loops) if loops.is_empty() => run.source.stream(Streaming::Off),
+                    Effect::Stream(loops) => run.source.stream(Streaming::Only(&loops)),
+                    Effect::StallThreshold(threshold) => run.source.set_stall_threshold(threshold),
+                    Effect::Pace(pace) => run.source.set_pace(pace),
+                    Effect::StopBpfTime => {
+                        run.source.measure_run_time(false);
+                    }
                     Effect::Quit => return Ok(()),
                 }
             }
@@ -110,26 +144,32 @@ async fn show(run: &mut Run, title: String, stall_threshold: Duration) -> Result
 fn message(input: &Input) -> Option<Message> {
     match *input {
         Input::Key(key) => Some(Message::Key(key)),
+        Input::Mouse(mouse) => Some(Message::Mouse(mouse)),
+        Input::Paste(ref text) => Some(Message::Paste(text.clone())),
         Input::Resize(width, height) => Some(Message::Resize { width, height }),
-        _ => None,
+        Input::FocusGained | Input::FocusLost => None,
     }
 }
 
 /// What the screen has to know of the run, once.
-fn tracing(run: &Run, title: String) -> Tracing {
+fn tracing(run: &Run, title: String, bpf_time: bool) -> Tracing {
     let missing = run.source.jobs().iter().filter(|status| status.way.is_none());
     Tracing {
         title,
         attach: run.source.attach().to_owned(),
+        bpf_time,
         missing: missing
             .map(|status| MissingHook { name: status.job.name.to_owned(), lost: status.job.gives.to_owned() })
             .collect(),
     }
 }
 
-/// Without colours if <https://no-color.org> is followed: the variable is set, and not empty.
-fn theme() -> Theme {
-    Theme::new(std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()))
+/// Without colours if <https://no-color.org> is followed: the variable is set, and not empty. True colour only
+/// where the terminal says, as most that have it do, that it has it.
+fn theme(config: &Config) -> Theme {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    let true_colour = variable("COLORTERM").is_some_and(|value| value == "truecolor" || value == "24bit");
+    Theme::new(&config.palette(variable("NO_COLOR").is_none(), true_colour))
 }
 
 /// The targets, for people.

@@ -29,7 +29,13 @@ const SCENARIOS: &str = "scenarios";
 /// word `scenarios`. Returns when told to over stdin, or when stdin ends.
 pub fn worker_main(mut arguments: impl Iterator<Item = String>) -> Result<(), DemoError> {
     let argument = arguments.next().unwrap_or_default();
-    let specs = if argument == SCENARIOS { scenarios() } else { parse(&argument)? };
+    let specs = if argument == SCENARIOS {
+        // Started as /proc/self/exe, its name would be `exe`. It is a name: should it not be taken, so be it.
+        let _ = rustix::thread::set_name(c"ioscope-demo");
+        scenarios()
+    } else {
+        parse(&argument)?
+    };
     serve(&specs, &mut io::stdin().lock(), &mut io::stdout().lock())
 }
 

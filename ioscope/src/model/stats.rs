@@ -1,8 +1,10 @@
 //! What is known of one loop.
 
-use ioscope_common::{Blocker, Counters, ErrnoCount, Loop, OpenInterval, PollerKind, State, WaitCall, Wake};
+use ioscope_common::{
+    Blocker, Counters, ErrnoCount, Loop, OpenInterval, PollerKind, RingEvents, State, WaitCall, Wake,
+};
 
-use super::distribution::Distribution;
+use super::{batch::Throttling, distribution::Distribution};
 
 /// Time per state, in nanoseconds, by [`State`]'s number.
 pub type TimeNs = [u64; State::COUNT];
@@ -27,8 +29,15 @@ pub struct Stats {
     pub until: u64,
     /// Time per state from one to the other: it adds up to the difference.
     pub time_ns: TimeNs,
+    /// How often the loop went from one state to another, by [`State::edge`]; a sleep outside the wait call
+    /// counts when it has ended.
+    pub edges: [u64; State::EDGES],
     /// Counters.
     pub counters: Counters,
+    /// What happened to the rings that it waits on.
+    pub ring_events: RingEvents,
+    /// How often its process was held back by a limit; `None` if nothing limits it, or it is not known.
+    pub throttling: Option<Throttling>,
     /// Pollers.
     pub pollers: Vec<Poller>,
     /// What it was BLOCKED in, the longest total first.
@@ -67,6 +76,11 @@ impl Stats {
         self.time_ns[state as usize]
     }
 
+    /// How often it went from one state to another.
+    pub const fn changes(&self, from: State, to: State) -> u64 {
+        self.edges[State::edge(from, to)]
+    }
+
     /// The share of time that the loop was not idle: 0 to 1.
     pub fn utilisation(&self) -> f64 {
         let elapsed = self.elapsed_ns();
@@ -98,6 +112,7 @@ impl Stats {
         self.time_ns[open.state as usize] += open.ns;
         self.time_ns[State::Ready as usize] += open.ready_ns;
         self.counters = now.counters;
+        self.edges = now.edges;
         self.pollers = now
             .pollers
             .iter()
@@ -118,13 +133,22 @@ impl Stats {
         self.ready_per_wakeup.add_since(&now.ready_per_wakeup, raw.map(|raw| &raw.ready_per_wakeup));
     }
 
+    /// Takes in what others than the loop's thread have counted.
+    pub(super) const fn take_in(&mut self, ring_events: RingEvents, throttling: Option<Throttling>) {
+        self.ring_events = ring_events;
+        self.throttling = throttling;
+    }
+
     /// Nothing yet, from this moment on.
-    pub(super) fn new(from: u64) -> Self {
+    pub fn new(from: u64) -> Self {
         Self {
             from,
             until: from,
             time_ns: [0; State::COUNT],
+            edges: [0; State::EDGES],
             counters: Loop::ZERO.counters,
+            ring_events: RingEvents::default(),
+            throttling: None,
             pollers: Vec::new(),
             blockers: Vec::new(),
             other_blockers: None,
@@ -138,6 +162,25 @@ impl Stats {
         }
     }
 
+    /// Adds what another loop did: times, counts and distributions in sum, so that shares and rates are those
+    /// of all loops together per loop. Pollers, system calls and errnos are not kept.
+    pub fn add(&mut self, other: &Self) {
+        self.until += other.elapsed_ns();
+        for (time, more) in self.time_ns.iter_mut().zip(&other.time_ns) {
+            *time += more;
+        }
+        for (edge, more) in self.edges.iter_mut().zip(&other.edges) {
+            *edge += more;
+        }
+        self.counters.add(&other.counters);
+        self.loop_duration.merge(&other.loop_duration);
+        self.wakeup_latency.merge(&other.wakeup_latency);
+        self.run_queue_delay.merge(&other.run_queue_delay);
+        self.poll_delay.merge(&other.poll_delay);
+        self.ready_delay.merge(&other.ready_delay);
+        self.ready_per_wakeup.merge(&other.ready_per_wakeup);
+    }
+
     /// What happened after `earlier`, a former state of the same loop. A longest value of the
     /// difference that is not known is the longest that is possible.
     #[must_use]
@@ -148,6 +191,10 @@ impl Stats {
         for (time, before) in time_ns.iter_mut().zip(&earlier.time_ns) {
             // What was READY in an open interval can turn out as WAITING: a wakeup that led to nothing.
             *time = time.saturating_sub(*before);
+        }
+        let mut edges = self.edges;
+        for (count, before) in edges.iter_mut().zip(&earlier.edges) {
+            *count = count.saturating_sub(*before);
         }
         let pollers = self
             .pollers
@@ -180,7 +227,20 @@ impl Stats {
             from: earlier.until,
             until: self.until,
             time_ns,
+            edges,
             counters,
+            throttling: self.throttling.map(|now| {
+                let before = earlier.throttling.unwrap_or_default();
+                Throttling {
+                    periods: now.periods.saturating_sub(before.periods),
+                    throttled_periods: now.throttled_periods.saturating_sub(before.throttled_periods),
+                    throttled_ns: now.throttled_ns.saturating_sub(before.throttled_ns),
+                }
+            }),
+            ring_events: RingEvents {
+                cq_overflows: self.ring_events.cq_overflows - earlier.ring_events.cq_overflows,
+                io_wq_punts: self.ring_events.io_wq_punts - earlier.ring_events.io_wq_punts,
+            },
             pollers,
             blockers,
             other_blockers: self

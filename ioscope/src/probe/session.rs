@@ -6,7 +6,7 @@
 
 use std::{
     io::Read as _,
-    os::fd::{AsFd as _, AsRawFd as _, RawFd},
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd},
     time::{Duration, Instant},
 };
 
@@ -17,6 +17,7 @@ use aya::{
         BtfTracePoint, FEntry, FExit, Iter, PerfEvent, Program, ProgramError,
         perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent},
     },
+    sys::{Stats, enable_stats},
     util::online_cpus,
 };
 use aya_log::EbpfLogger;
@@ -144,6 +145,10 @@ pub struct Session {
     /// Of programs that are unloaded by now.
     skipped_before: u64,
     statistics: bool,
+    /// What keeps the kernel's statistics on.
+    measuring: Option<OwnedFd>,
+    /// How long the probes had run when they were detached: then there is nobody to ask.
+    ran_ns: Option<u64>,
     diagnostics: Option<EbpfLogger<&'static dyn Log>>,
 }
 
@@ -209,6 +214,8 @@ impl Session {
             awaiting_sleepers: None,
             skipped_before: 0,
             statistics: config::statistics_are_on(),
+            measuring: None,
+            ran_ns: None,
             diagnostics: plan
                 .diagnostics
                 .then(|| EbpfLogger::init(&mut ebpf))
@@ -466,16 +473,33 @@ impl Session {
     /// How long the probes have run, all together, in nanoseconds; `None` unless the kernel's BPF
     /// statistics are on and have seen them.
     pub fn run_time_ns(&self) -> Result<Option<u64>, ProbeError> {
-        if !self.statistics {
+        if !self.statistics && self.measuring.is_none() {
             return Ok(None);
+        }
+        if let Some(total) = self.ran_ns {
+            return Ok(Some(total));
         }
         let mut total = Duration::ZERO;
         for (name, _) in self.jobs.iter().flat_map(|status| &status.programs) {
             if let Some(program) = self.ebpf.program(name) {
-                total += program.info()?.run_time();
+                match program.info() {
+                    Ok(info) => total += info.run_time(),
+                    // It has done its work and is unloaded.
+                    Err(ProgramError::NotLoaded) => {}
+                    Err(error) => return Err(error.into()),
+                }
             }
         }
         Ok(Some(u64::try_from(total.as_nanos()).unwrap_or(u64::MAX)))
+    }
+
+    /// Lets the kernel measure how long BPF programs run (`BPF_ENABLE_STATS`, since Linux 5.8,
+    /// kernel/bpf/syscall.c: `bpf_enable_stats`), until it is told otherwise or this process ends. Returns
+    /// whether it does: turning it on takes `CAP_SYS_ADMIN`. It costs every run of every BPF program of the
+    /// machine two reads of the clock and some additions (`__bpf_prog_enter`, `bpf_prog_run`).
+    pub fn measure_run_time(&mut self, on: bool) -> bool {
+        self.measuring = if on { enable_stats(Stats::RunTime).ok() } else { None };
+        self.measuring.is_some() || self.statistics
     }
 
     /// Who has a place, however busy: a copy of the entry that may be several moments' in what changes.
@@ -537,6 +561,7 @@ impl Session {
 
     /// Detaches the probes: the maps stand still from here on.
     pub fn detach(&mut self) -> Result<(), ProbeError> {
+        self.ran_ns = self.run_time_ns()?;
         self.skipped_before = self.skipped_runs();
         self.ebpf.programs_mut().try_for_each(|(_, program)| unload(program))
     }

@@ -12,10 +12,11 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::{
     Source, SourceError, Streaming,
+    throttling::ThrottlingCounts,
     watch::{Occupant, Watch},
 };
 use crate::{
-    model::{Batch, Cost, Identity, LoopId, Sample},
+    model::{Batch, Cost, Identity, LoopId, Sample, Throttling},
     probe::{Plan, ProbeError, Record, Session, hooks::JobStatus},
     runtime::{PollerSharing, ProcessFacts, Recogniser, recognise_thread},
 };
@@ -24,15 +25,32 @@ use crate::{
 const QUIET_TICK: Duration = Duration::from_millis(250);
 /// How often while loops stream: the buffer must not fill up in between.
 const STREAM_TICK: Duration = Duration::from_millis(20);
+/// How often the copies are taken while some loops stream, of whom only the records are wanted sooner.
+const SAMPLE_TICK: Duration = Duration::from_millis(100);
 /// At most so many records a batch: what is left waits for the next.
 const MAX_RECORDS: usize = 1 << 20;
+/// How old the counts of cgroups may be: asking for them reads a few files a process.
+const THROTTLING_AGE_NS: u64 = 1_000_000_000;
 /// A runtime may show itself only once its libraries are loaded: it is looked for so often.
 const RECOGNITION_TRIES: u32 = 4;
+
+/// Which loops stream.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Streams {
+    None,
+    /// For a screen, which does not need a copy of all loops with each batch.
+    Some,
+    All,
+}
 
 /// A live session as a source.
 pub struct LiveSource {
     session: Session,
-    streaming: bool,
+    streaming: Streams,
+    /// Between two batches while nothing streams.
+    pace: Duration,
+    /// When the copies were last taken; 0 when they have to be taken now.
+    sampled_at: u64,
     next_id: u64,
     /// Who has which place, by the place.
     tenants: HashMap<u32, Tenant>,
@@ -57,6 +75,9 @@ struct Process {
     facts: ProcessFacts,
     recognised: bool,
     tries: u32,
+    throttling: ThrottlingCounts,
+    /// What these said last, and when they were asked.
+    throttled: (Option<Throttling>, u64),
 }
 
 impl LiveSource {
@@ -67,7 +88,9 @@ impl LiveSource {
     pub fn start(plan: &Plan) -> Result<Self, ProbeError> {
         Ok(Self {
             session: Session::start(plan)?,
-            streaming: plan.stream != Control::STREAM_OFF,
+            streaming: if plan.stream == Control::STREAM_OFF { Streams::None } else { Streams::All },
+            pace: QUIET_TICK,
+            sampled_at: 0,
             next_id: 0,
             tenants: HashMap::new(),
             processes: HashMap::new(),
@@ -105,6 +128,7 @@ impl LiveSource {
 
     /// Detaches the probes; the next batch is the last, and exact.
     pub fn detach(&mut self) -> Result<(), ProbeError> {
+        self.sampled_at = 0;
         self.detached = true;
         self.session.detach()
     }
@@ -163,6 +187,8 @@ impl LiveSource {
             facts: ProcessFacts::default(),
             recognised: false,
             tries: 0,
+            throttling: ThrottlingCounts::of(pid),
+            throttled: (None, 0),
         });
         if !process.recognised && process.tries < RECOGNITION_TRIES && !is_own_program(pid) {
             process.tries += 1;
@@ -182,9 +208,30 @@ impl LiveSource {
         Some(self.tenant(slot, &entry).0)
     }
 
-    fn sample(&mut self, slot: u32, entry: &LoopSlot) -> Sample {
+    /// How often the process was held back, as of a moment ago; of the last batch, as of now.
+    fn throttling(&mut self, pid: u32, now: u64) -> Option<Throttling> {
+        let process = self.processes.get_mut(&pid)?;
+        let (known, asked_at) = process.throttled;
+        if !self.detached && now.saturating_sub(asked_at) < THROTTLING_AGE_NS {
+            return known;
+        }
+        let throttled = process.throttling.since().or(known);
+        process.throttled = (throttled, now);
+        throttled
+    }
+
+    fn sample(&mut self, slot: u32, entry: &LoopSlot, now: u64) -> Sample {
         let (id, identity) = self.tenant(slot, entry);
-        Sample { id, identity, wake: entry.wake, shared: entry.shared != 0, machine: Box::new(entry.machine) }
+        let throttling = self.throttling(identity.pid, now);
+        Sample {
+            id,
+            identity,
+            wake: entry.wake,
+            shared: entry.shared != 0,
+            ring_events: entry.ring_events,
+            throttling,
+            machine: Box::new(entry.machine),
+        }
     }
 }
 
@@ -195,11 +242,15 @@ impl Source for LiveSource {
         // Copies first, then the stream: the records of a loop that has ended lie in the stream by then,
         // and its place is given back only after they were taken out.
         let mut entries = Vec::new();
-        self.session.scan(|slot, entry| entries.push((slot, entry)))?;
+        let pace = u64::try_from(self.pace.min(SAMPLE_TICK).as_nanos()).unwrap_or(0);
+        if self.streaming != Streams::Some || batch.at >= self.sampled_at + pace {
+            self.sampled_at = batch.at;
+            self.session.scan(|slot, entry| entries.push((slot, entry)))?;
+        }
         let mut ended = Vec::new();
         for (slot, entry) in entries {
             let over = entry.status == status::ENDED;
-            let sample = self.sample(slot, &entry);
+            let sample = self.sample(slot, &entry, batch.at);
             if over {
                 ended.push(slot);
                 batch.ended.push(sample.id);
@@ -245,11 +296,23 @@ impl Source for LiveSource {
     }
 
     fn tick(&self) -> Duration {
-        if self.streaming { STREAM_TICK } else { QUIET_TICK }
+        if self.streaming == Streams::None { self.pace } else { STREAM_TICK }
+    }
+
+    fn set_pace(&mut self, pace: Duration) {
+        self.pace = pace.min(QUIET_TICK);
+    }
+
+    fn measure_run_time(&mut self, on: bool) -> bool {
+        self.session.measure_run_time(on)
     }
 
     fn stream(&mut self, which: Streaming<'_>) {
-        self.streaming = which != Streaming::Off;
+        self.streaming = match which {
+            Streaming::Off => Streams::None,
+            Streaming::All => Streams::All,
+            Streaming::Only(_) => Streams::Some,
+        };
         match which {
             Streaming::Off => self.session.set_stream(Control::STREAM_OFF),
             Streaming::All => self.session.set_stream(Control::STREAM_ALL),

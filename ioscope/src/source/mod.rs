@@ -4,6 +4,7 @@ mod arguments;
 mod live;
 mod naming;
 pub mod selection;
+mod throttling;
 mod watch;
 
 use std::time::Duration;
@@ -29,6 +30,13 @@ pub trait Source {
 
     /// Which loops stream their iterations from now on.
     fn stream(&mut self, which: Streaming<'_>);
+
+    /// Take batches at least so often, while nothing streams.
+    fn set_pace(&mut self, pace: Duration);
+
+    /// Lets the kernel measure the probes' own time from now on, or no longer. Returns whether it does: it
+    /// takes `CAP_SYS_ADMIN` to turn it on.
+    fn measure_run_time(&mut self, on: bool) -> bool;
 
     /// From which loop duration on a slice is a stall from now on.
     fn set_stall_threshold(&mut self, threshold: Duration);

@@ -38,12 +38,14 @@ impl Naming {
     pub(super) fn start() -> Self {
         let (requests, work) = channel();
         let (done, named) = channel();
+        let (started_up, is_up) = channel();
         let thread = std::thread::Builder::new().name("symbols".to_owned());
         let started = thread.spawn(move || {
             let mut resolver = Resolver::new();
             if let Err(error) = privileges::keep_what_reading_takes() {
                 log::warn!("{error}");
             }
+            drop(started_up);
             for request in work {
                 match request {
                     Request::Name(ticket, raw) => {
@@ -56,8 +58,10 @@ impl Naming {
                 }
             }
         });
-        if let Err(error) = started {
-            log::warn!("stacks stay without names: no thread can be started: {error}");
+        match started {
+            // It holds the other end until its privileges are gone.
+            Ok(_) => drop(is_up.recv() as Result<(), _>),
+            Err(error) => log::warn!("stacks stay without names: no thread can be started: {error}"),
         }
         Self { requests, named, waiting: HashSet::new(), next: 0 }
     }

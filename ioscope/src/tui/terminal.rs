@@ -10,7 +10,9 @@ use std::{
 };
 
 use crossterm::{
+    clipboard::CopyToClipboard,
     cursor::{Hide, Show},
+    event::{DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture},
     execute,
     terminal::{
         Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
@@ -31,16 +33,17 @@ static PANIC_HOOK: Once = Once::new();
 /// The terminal while it is ioscope's.
 pub struct Screen {
     terminal: Output,
+    mouse: bool,
 }
 
 type Output = Terminal<CrosstermBackend<BufWriter<Stdout>>>;
 
 impl Screen {
-    /// Takes the terminal over.
+    /// Takes the terminal over, and the mouse if it is wanted.
     ///
     /// # Errors
     /// When there is none.
-    pub fn open() -> io::Result<Self> {
+    pub fn open(mouse: bool) -> io::Result<Self> {
         PANIC_HOOK.call_once(|| {
             let next = std::panic::take_hook();
             std::panic::set_hook(Box::new(move |panic| {
@@ -49,8 +52,8 @@ impl Screen {
             }));
         });
         let terminal = terminal()?;
-        take()?;
-        Ok(Self { terminal })
+        take(mouse)?;
+        Ok(Self { terminal, mouse })
     }
 
     /// Draws the state.
@@ -59,6 +62,14 @@ impl Screen {
     /// When the terminal has gone.
     pub fn draw(&mut self, app: &App) -> io::Result<()> {
         self.terminal.draw(|frame| view(app, frame)).map(drop)
+    }
+
+    /// Hands a text to the terminal's clipboard, by OSC 52. There is no answer.
+    ///
+    /// # Errors
+    /// When the terminal has gone.
+    pub fn copy(&mut self, text: &str) -> io::Result<()> {
+        execute!(io::stdout(), CopyToClipboard::to_clipboard_from(text))
     }
 
     /// Gives the terminal back and stops, until the shell says to go on.
@@ -81,7 +92,7 @@ impl Screen {
         // A new one knows nothing of what is on the screen. (To clear the old one, ratatui would ask the
         // terminal where the cursor is; the answer would go to whoever reads the keys.)
         self.terminal = terminal()?;
-        take()
+        take(self.mouse)
     }
 }
 
@@ -96,10 +107,13 @@ fn terminal() -> io::Result<Output> {
 }
 
 /// Takes the terminal over, with nothing on it.
-fn take() -> io::Result<()> {
+fn take(mouse: bool) -> io::Result<()> {
     TAKEN.store(true, Ordering::Relaxed);
     enable_raw_mode()
-        .and_then(|()| execute!(io::stdout(), EnterAlternateScreen, Clear(ClearType::All), Hide))
+        .and_then(|()| {
+            execute!(io::stdout(), EnterAlternateScreen, Clear(ClearType::All), Hide, EnableBracketedPaste)
+        })
+        .and_then(|()| if mouse { execute!(io::stdout(), EnableMouseCapture) } else { Ok(()) })
         .inspect_err(|_| give_back())
 }
 
@@ -107,7 +121,7 @@ fn take() -> io::Result<()> {
 fn give_back() {
     if TAKEN.swap(false, Ordering::Relaxed) {
         let mut out = io::stdout();
-        let _ = execute!(out, LeaveAlternateScreen, Show);
+        let _ = execute!(out, DisableMouseCapture, DisableBracketedPaste, LeaveAlternateScreen, Show);
         let _ = out.flush();
         let _ = disable_raw_mode();
     }

@@ -3,3 +3,5 @@
 mod drawings;
 mod fixture;
 mod messages;
+mod pictures;
+mod screens;

@@ -1,18 +1,35 @@
 //! Draws the state. It is given `&App` and a frame, and changes nothing else.
 
+mod canvas;
+mod compare;
+mod detail;
+mod diagram;
 mod header;
 mod help;
+mod histogram;
+mod overlay;
+mod stalls;
 mod table;
+pub(super) mod text;
+mod timeline;
+
+use std::ops::Range;
 
 use ratatui::{
     Frame,
     buffer::Buffer,
-    layout::{Rect, Size},
+    layout::{Position, Rect, Size},
     text::{Line, Span},
 };
 use unicode_width::UnicodeWidthStr as _;
 
-use super::{bindings::BINDINGS, state::App};
+use ioscope_common::Iteration;
+
+use super::{
+    bindings::Footer,
+    rows::Row,
+    state::{App, Screen},
+};
 
 /// From these sizes on there is room for everything; below, what matters least goes first.
 const FULL_HEIGHT: u16 = 20;
@@ -23,8 +40,8 @@ const FULL_WIDTH: u16 = 60;
 pub(super) struct Layout {
     /// Target and totals: two rows, or one.
     pub(super) header: Rect,
-    /// A row for what is wrong now.
-    pub(super) notice: Rect,
+    /// The screens, and what is wrong now.
+    pub(super) tabs: Rect,
     /// The table's headings: two rows, one or none.
     pub(super) headings: Rect,
     /// The table's rows.
@@ -34,9 +51,9 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// How many cells a table's row has.
-    pub(super) const fn table_width(&self) -> u16 {
-        self.rows.width
+    /// Headings and rows: all that is the screen's own.
+    pub(super) const fn body(&self) -> Rect {
+        Rect { height: self.headings.height + self.rows.height, ..self.headings }
     }
 }
 
@@ -58,10 +75,69 @@ pub(super) fn layout(size: Size) -> Layout {
         y += height;
         part
     };
-    let [header, notice, headings, footer] = heights;
-    let (header, notice, headings) = (part(header), part(notice), part(headings));
-    let rows = part(size.height.saturating_sub(header.height + notice.height + headings.height + footer));
-    Layout { header, notice, headings, rows, footer: part(footer) }
+    let [header, tabs, headings, footer] = heights;
+    let (header, tabs, headings) = (part(header), part(tabs), part(headings));
+    let rows = part(size.height.saturating_sub(header.height + tabs.height + headings.height + footer));
+    Layout { header, tabs, headings, rows, footer: part(footer) }
+}
+
+/// Rows that the screen's own part has.
+pub(super) fn body_height(app: &App) -> u16 {
+    layout(app.size).body().height
+}
+
+/// The first line on the screen when the last one is on it, of a screen that is scrolled.
+pub(super) fn last_top(app: &App) -> usize {
+    let lines = match app.screen {
+        Screen::Detail => detail::lines(app, app.size.width).len(),
+        Screen::Compare => compare::lines(app, app.size.width).len(),
+        Screen::Loops | Screen::Timeline | Screen::Stalls => 0,
+    };
+    lines.saturating_sub(usize::from(body_height(app)))
+}
+
+/// An iteration as a text of its own.
+pub(super) fn iteration_text(app: &App, row: &Row, iteration: &Iteration) -> String {
+    let mut text = format!(
+        "{} ({}): {}; {}",
+        row.identity.comm,
+        row.identity.tid,
+        detail::describe(iteration),
+        detail::slice(iteration)
+    );
+    if let Some(waker) = timeline::waker(app, iteration) {
+        text = format!("{text}; {waker}");
+    }
+    text + "\n"
+}
+
+/// Compare as text.
+pub(super) fn compare_lines(app: &App) -> Vec<String> {
+    compare::lines(app, u16::MAX).iter().map(|line| line.to_string().trim_end().to_owned()).collect()
+}
+
+pub(super) use help::last_top as last_help_top;
+pub(super) use stalls::list_height as stall_list_height;
+pub(super) use timeline::{
+    at as timeline_at, iteration_at_cursor, lanes as timeline_lanes, width as timeline_width,
+};
+
+/// The screens' names in their places.
+pub(super) fn tabs(app: &App) -> Vec<(Screen, Range<u16>)> {
+    // Where what is wrong would have no room, the others than the present one have only their numbers.
+    const NOTICE: u16 = 26;
+    let width = |screen: Screen| u16::try_from(screen.name().len() + 4).unwrap_or(0);
+    let whole: u16 = Screen::ALL.into_iter().map(width).sum();
+    let names = whole + NOTICE <= app.size.width;
+    let mut x = 0;
+    Screen::ALL
+        .into_iter()
+        .map(|screen| {
+            let from = x;
+            x += if names || screen == app.screen { width(screen) } else { 3 };
+            (screen, from..x)
+        })
+        .collect()
 }
 
 /// Draws.
@@ -70,37 +146,84 @@ pub fn view(app: &App, frame: &mut Frame<'_>) {
     let layout = layout(area.as_size());
     let buffer = frame.buffer_mut();
     header::draw(app, &layout, buffer);
-    table::draw(app, &layout, buffer);
-    if layout.footer.height > 0 {
-        // The headings tell the order, too: it goes first.
-        spread(buffer, layout.footer, &keys(app), &position(app));
+    match app.screen {
+        Screen::Loops => table::draw(app, &layout, buffer),
+        Screen::Detail => {
+            draw_lines(&detail::lines(app, area.width), app.detail.1, layout.body(), buffer);
+        }
+        Screen::Timeline => timeline::draw(app, buffer, area.as_size()),
+        Screen::Stalls => stalls::draw(app, layout.body(), buffer),
+        Screen::Compare => {
+            draw_lines(&compare::lines(app, area.width), app.compare_top, layout.body(), buffer);
+        }
     }
-    if app.help {
-        help::draw(app, area, buffer);
+    if layout.footer.height > 0 {
+        footer(app, layout.footer, buffer);
+    }
+    overlay::draw(app, area, &layout, buffer);
+}
+
+/// Draws lines from one on, and says at the edges that there are more.
+fn draw_lines(lines: &[Line<'_>], top: usize, area: Rect, buffer: &mut Buffer) {
+    let top = top.min(lines.len().saturating_sub(1));
+    for (line, y) in lines.iter().skip(top).zip(area.top()..area.bottom()) {
+        buffer.set_line(area.x, y, line, area.width);
+    }
+    if area.width > 0 && area.height > 0 {
+        let right = area.right() - 1;
+        if top > 0 {
+            buffer.set_string(right, area.top(), "▲", ratatui::style::Style::new());
+        }
+        if lines.len() > top + usize::from(area.height) {
+            buffer.set_string(right, area.bottom() - 1, "▼", ratatui::style::Style::new());
+        }
     }
 }
 
-/// The keys that the footer has room for.
-fn keys(app: &App) -> Line<'static> {
+/// The keys that there is room for, or what there is to say.
+fn footer(app: &App, area: Rect, buffer: &mut Buffer) {
+    if let Some(note) = &app.note {
+        buffer.set_line(area.x, area.y, &Line::styled(format!(" {note}"), app.theme.accent), area.width);
+        return;
+    }
+    let rights = match app.screen {
+        Screen::Loops => table::position(app),
+        Screen::Timeline => timeline::position(app),
+        _ => Vec::new(),
+    };
+    // What says where one is has room first, in its shortest form.
+    let least = rights.last().map_or(0, cells);
+    let keys = keys(app, area.width.saturating_sub(least + 1));
+    spread(buffer, area, &keys, &rights);
+}
+
+/// The keys, whole words only.
+fn keys(app: &App, width: u16) -> Line<'static> {
     let mut line = Line::default();
-    for group in BINDINGS.chunk_by(|a, b| a.footer == b.footer) {
-        let Some(word) = group[0].footer else { continue };
-        let labels = group.iter().filter_map(|binding| binding.keys.first()).map(|key| key.label());
+    let of_screen: Vec<(&str, String)> = app
+        .keys
+        .bindings()
+        .filter_map(|(binding, keys)| match binding.footer {
+            Footer::On(screens, word) if screens.contains(&app.screen) => {
+                Some((word, keys.first().map(|key| key.label())?))
+            }
+            _ => None,
+        })
+        .collect();
+    let all = [("screens", "1-5".to_owned())];
+    let all = of_screen.into_iter().chain(all).collect::<Vec<_>>();
+    for group in all.chunk_by(|a, b| a.0 == b.0) {
+        let labels = group.iter().map(|(_, label)| label.as_str()).collect::<String>();
+        let word = format!(" {} ", group[0].0);
+        let more = u16::try_from(1 + labels.width() + word.width()).unwrap_or(u16::MAX);
+        if cells(&line).saturating_add(more) > width {
+            break;
+        }
         line.push_span(Span::raw(" "));
-        line.push_span(Span::styled(labels.collect::<String>(), app.theme.accent));
-        line.push_span(Span::raw(format!(" {word} ")));
+        line.push_span(Span::styled(labels, app.theme.accent));
+        line.push_span(Span::raw(word));
     }
     line
-}
-
-/// How the table is sorted and where in it the selection is; and the latter only.
-fn position(app: &App) -> [Line<'static>; 2] {
-    let direction = if app.order.is_descending() { "▼" } else { "▲" };
-    let order = format!("by {} {direction} ", app.order.column().name);
-    let place =
-        app.selected_row().map_or(String::new(), |at| format!("{}/{} ", at + 1, app.shown.rows.len()));
-    let gap = if place.is_empty() { "" } else { " " };
-    [order + gap + &place, place].map(|text| Line::styled(text, app.theme.secondary))
 }
 
 /// Draws a line at the left of an area, and at its right the first of some that has room.
@@ -112,6 +235,11 @@ fn spread(buffer: &mut Buffer, area: Rect, left: &Line<'_>, rights: &[Line<'_>])
     }
 }
 
-fn cells(line: &Line<'_>) -> u16 {
+pub(super) fn cells(line: &Line<'_>) -> u16 {
     u16::try_from(line.iter().map(|span| span.content.width()).sum::<usize>()).unwrap_or(u16::MAX / 2)
+}
+
+/// Whether a position is in an area, and where in it.
+fn within(area: Rect, at: Position) -> Option<(u16, u16)> {
+    area.contains(at).then(|| (at.x - area.x, at.y - area.y))
 }

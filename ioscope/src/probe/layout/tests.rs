@@ -75,6 +75,7 @@ impl Kernel {
         add(&mut synth, "io_rings", &[("sq", ring), ("cq", ring), ("cq_overflow", int)]);
         let hot = synth.structure("", 64, &[("flags", int, 0), ("rings", pointer, 128)]);
         add(&mut synth, "io_ring_ctx", &[("refs", pointer), ("", hot)]);
+        add(&mut synth, "io_kiocb", &[("file", pointer), ("ctx", pointer)]);
         let rings = synth.array(pointer, 16);
         add(&mut synth, "io_uring_task", &[("last", pointer), ("registered_rings", rings)]);
         Self::readiness(&mut synth, pointer, int);
@@ -98,7 +99,7 @@ impl Kernel {
         let members = match self.arch {
             Arch::X86_64 => {
                 let cs = synth.union("", 8, &[("cs", int, 0), ("csx", long, 0)]);
-                let names = ["r10", "r9", "r8", "ax", "dx", "si", "di", "orig_ax", "ip", "sp"];
+                let names = ["r10", "r9", "r8", "ax", "dx", "si", "di", "orig_ax", "ip", "sp", "bp"];
                 let mut members = names.map(|name| (name, long)).to_vec();
                 members.push(("", cs));
                 members
@@ -125,7 +126,7 @@ fn a_new_kernel() {
     assert_eq!(layout.signal.tgid_pid, 16 + 8);
     assert_eq!((layout.pid.numbers, layout.pid.numbers_stride, layout.pid.ns_inum), (16, 16, 32));
     assert_eq!(layout.regs.args, [48, 40, 32, 0, 16, 8]);
-    assert_eq!((layout.regs.syscall, layout.regs.syscall_size, layout.regs.mode), (56, 8, 80));
+    assert_eq!((layout.regs.syscall, layout.regs.syscall_size, layout.regs.mode), (56, 8, 88));
     let count = layout.preempt_count.unwrap();
     assert_eq!((count.softirq, count.hardirq, count.nmi), (0x100, 0x000f_0000, 0x00f0_0000));
     let place = PreemptPlace::PerCpu { symbol: "__preempt_count", offset: 0, from_task: None };
@@ -133,6 +134,7 @@ fn a_new_kernel() {
     let io_uring = layout.io_uring.unwrap();
     assert_eq!((io_uring.rings, io_uring.sq_head, io_uring.cq_tail), (32, 0, 20));
     assert_eq!((io_uring.registered_rings, io_uring.registered_rings_len), (Some(16), 16));
+    assert_eq!(io_uring.request_ring, Some(16));
     let readiness = ReadinessLayout {
         entry_wait: 16,
         entry_link: 40,

@@ -12,10 +12,10 @@ use ratatui::{
     style::{Color, Modifier},
 };
 
-use super::fixture::{app, crowd, drop_some, miss_a_hook, press, scene};
-use crate::tui::{App, Message, update, view};
+use super::fixture::{app, crowd, drop_some, miss_a_hook, press, scene, servers};
+use crate::tui::{App, Message, Palette, Theme, update, view};
 
-fn draw(app: &App, (width, height): (u16, u16)) -> Buffer {
+pub(super) fn draw(app: &App, (width, height): (u16, u16)) -> Buffer {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a test's terminal");
     terminal.draw(|frame| view(app, frame)).expect("it is drawn");
     terminal.backend().buffer().clone()
@@ -87,6 +87,111 @@ fn home_at_three_sizes() {
     }
 }
 
+/// The scene, after these keys.
+fn after(size: (u16, u16), keys: &[KeyCode]) -> App {
+    let mut app = app(true, size);
+    scene(&mut app);
+    for key in keys {
+        press(&mut app, *key);
+    }
+    app
+}
+
+const fn key(character: char) -> KeyCode {
+    KeyCode::Char(character)
+}
+
+/// These characters.
+fn keys(text: &str) -> Vec<KeyCode> {
+    text.chars().map(key).collect()
+}
+
+#[test]
+fn detail_at_three_sizes() {
+    // The loop that has stalled on the disk.
+    let disk = [keys("/disk"), vec![KeyCode::Enter], keys("g2")].concat();
+    for size in SIZES {
+        expect("detail", &after(size, &disk), size);
+    }
+    let below = [&disk[..], &[KeyCode::PageDown; 2]].concat();
+    expect("detail-below", &after(SIZES[0], &below), SIZES[0]);
+}
+
+#[test]
+fn timeline_at_three_sizes() {
+    for size in SIZES {
+        expect("timeline", &after(size, &keys("3")), size);
+        // Held, closer, with a cursor on a loop that another wakes.
+        expect("timeline-held", &after(size, &keys("3ghzzzzzzzzw")), size);
+    }
+}
+
+#[test]
+fn stalls_at_three_sizes() {
+    for size in SIZES {
+        expect("stalls", &after(size, &keys("4")), size);
+    }
+    expect("stalls-past", &after(SIZES[0], &keys("4j")), SIZES[0]);
+}
+
+#[test]
+fn compare_at_three_sizes() {
+    for size in SIZES {
+        let mut app = app(true, size);
+        servers(&mut app);
+        for key in keys("5") {
+            press(&mut app, key);
+        }
+        expect("compare-all", &app, size);
+        // The first process of the table and the last.
+        for key in keys("1gmGm5") {
+            press(&mut app, key);
+        }
+        expect("compare", &app, size);
+    }
+}
+
+#[test]
+fn processes_group_their_loops() {
+    for size in SIZES {
+        let mut app = app(true, size);
+        servers(&mut app);
+        for key in keys("gjm") {
+            press(&mut app, key);
+        }
+        expect("groups", &app, size);
+    }
+    let mut app = app(true, SIZES[0]);
+    servers(&mut app);
+    for key in [KeyCode::Home, KeyCode::Enter] {
+        press(&mut app, key);
+    }
+    expect("folded", &app, SIZES[0]);
+}
+
+#[test]
+fn what_lies_over_the_screen() {
+    let size = SIZES[0];
+    expect("columns", &after(size, &[key('c'), KeyCode::Down, KeyCode::Enter]), size);
+    expect("filter", &after(size, &keys("/ed")), size);
+    expect("threshold", &after(size, &[key('t'), key('x'), KeyCode::Enter]), size);
+}
+
+#[test]
+fn palettes_change_the_colours_and_nothing_else() {
+    for (_, palette) in Palette::NAMED {
+        for screen in '1'..='5' {
+            let mut app = after(SIZES[1], &[key(screen)]);
+            let reference = text(&draw(&app, SIZES[1]));
+            app.theme = Theme::new(&palette);
+            let drawn = draw(&app, SIZES[1]);
+            assert_eq!(text(&drawn), reference);
+            let true_colour = drawn.content().iter().any(|cell| matches!(cell.fg, Color::Rgb(..)));
+            assert_eq!(true_colour, matches!(palette, Palette::DARK | Palette::LIGHT));
+        }
+    }
+}
+
 #[test]
 fn home_with_a_selection_paused_and_ended() {
     let size = (80, 24);
@@ -146,11 +251,12 @@ fn small_terminals_keep_what_matters() {
 
 #[test]
 fn without_colour_every_word_is_still_there() {
-    for size in SIZES {
+    for (size, screen) in SIZES.into_iter().flat_map(|size| ('1'..='5').map(move |screen| (size, screen))) {
         let drawn = [true, false].map(|colour| {
             let mut app = app(colour, size);
             scene(&mut app);
             press(&mut app, KeyCode::Down);
+            press(&mut app, key(screen));
             draw(&app, size)
         });
         assert_eq!(text(&drawn[0]), text(&drawn[1]));
@@ -189,36 +295,45 @@ fn no_size_panics() {
     scene(&mut few);
     crowd(&mut many, 40, 1);
     press(&mut many, KeyCode::Down);
-    for (width, height) in (1..=30).flat_map(|width| (1..=30).map(move |height| (width, height))) {
+    let sizes = [1_u16, 2, 3, 5, 8, 13, 21, 34];
+    for (width, height) in sizes.into_iter().flat_map(|width| sizes.map(|height| (width, height))) {
         for mut app in [few.clone(), many.clone()] {
             // The frame may be ahead of the message that tells its size.
             draw(&app, (width, height));
             update(&mut app, Message::Resize { width, height });
-            for key in [KeyCode::End, KeyCode::PageUp, KeyCode::Char('s'), KeyCode::Char('?')] {
-                press(&mut app, key);
+            for screen in '1'..='5' {
+                press(&mut app, key(screen));
                 draw(&app, (width, height));
+            }
+            for keys in [[key('c'), KeyCode::Esc], [key('t'), KeyCode::Esc], [key('?'), KeyCode::Esc]] {
+                for key in keys {
+                    press(&mut app, key);
+                    draw(&app, (width, height));
+                }
             }
         }
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
     fn no_key_at_no_size_panics(
         width in 1u16..250, height in 1u16..80,
-        keys in prop::collection::vec(0usize..14, 0..30),
+        keys in prop::collection::vec(0usize..30, 0..30),
     ) {
         let mut app = app(true, (width, height));
         scene(&mut app);
         let codes = [
             KeyCode::Up, KeyCode::Down, KeyCode::PageUp, KeyCode::PageDown, KeyCode::Home, KeyCode::End,
             KeyCode::Esc, KeyCode::Char('s'), KeyCode::Char('r'), KeyCode::Char(' '), KeyCode::Char('?'),
-            KeyCode::Char('j'), KeyCode::Char('k'), KeyCode::Char('G'),
+            KeyCode::Enter, KeyCode::Tab, KeyCode::Left, KeyCode::Right, key('1'), key('2'), key('3'), key('4'),
+            key('5'), key('m'), key('y'), key('z'), key('Z'), key('w'), key('/'), key('c'), key('t'), key('v'),
+            key('G'),
         ];
         for key in keys {
             press(&mut app, codes[key]);
+            draw(&app, (width, height));
         }
-        draw(&app, (width, height));
     }
 }

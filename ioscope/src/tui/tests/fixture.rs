@@ -1,14 +1,21 @@
 //! Made-up loops, moved by the same state machine that runs in the kernel, and a scene of them that shows
 //! everything which the screen can show.
 
-use std::{sync::Arc, time::Duration};
+use std::{cell::RefCell, sync::Arc, time::Duration};
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
-use ioscope_common::{Drops, Loop, PollerKind, READY_UNKNOWN, Transition, WaitArgs, WaitCall, Wake};
+use ioscope_common::{
+    Block, Drops, Iteration, Loop, PollerKind, READY_UNKNOWN, RingEvents, Step, Transition, WaitArgs,
+    WaitCall, Wake,
+};
 
 use crate::{
-    model::{Batch, Cost, Identity, LoopId, Sample},
-    tui::{App, Effect, Message, MissingHook, Theme, Tracing, update},
+    model::{
+        Batch, Cost, Identity, LoopId, Sample,
+        stalls::{Capture, Cause, Stack},
+    },
+    symbols::{Frame, Location, Origin},
+    tui::{App, Config, Effect, Message, MissingHook, Palette, Theme, Tracing, update},
 };
 
 pub(super) const US: u64 = 1_000;
@@ -25,6 +32,11 @@ pub(super) struct Thread {
     call: WaitCall,
     machine: Box<Loop>,
     wake: Wake,
+    /// The thread that wakes it.
+    pub(super) waker: u32,
+    /// What it would stream, until a batch takes it.
+    iterations: RefCell<Vec<Iteration>>,
+    blocks: RefCell<Vec<Block>>,
     pub(super) shared: bool,
     pub(super) now: u64,
 }
@@ -64,6 +76,9 @@ impl Thread {
             call,
             machine,
             wake: Wake::default(),
+            waker: 1,
+            iterations: RefCell::default(),
+            blocks: RefCell::default(),
             shared: false,
             now: START,
         }
@@ -71,7 +86,33 @@ impl Thread {
 
     pub(super) fn step(&mut self, after: u64, transition: Transition) {
         self.now += after;
-        self.machine.step(transition, self.now);
+        let step = self.machine.step(transition, self.now);
+        if step.has(Step::ITERATION) {
+            self.iterations.get_mut().push(self.machine.last);
+        }
+        if step.has(Step::BLOCK) {
+            self.blocks.get_mut().push(self.machine.last_block);
+        }
+    }
+
+    pub(super) fn tid(&self) -> u32 {
+        self.identity.tid
+    }
+
+    /// A capture of its present slice, by the names of its functions, the innermost first.
+    fn capture(&self, cause: Cause, weight_ns: u64, names: &[(&str, &str, u32)]) -> (LoopId, Capture) {
+        let frame = |(name, file, line): &(&str, &str, u32)| Frame {
+            name: Arc::from(*name),
+            module: Some(Arc::from("/usr/bin/server")),
+            location: (*line > 0).then(|| Location { file: Arc::from(*file), line: Some(*line) }),
+            inlined: false,
+            origin: if file.is_empty() { Origin::Kernel } else { Origin::User },
+        };
+        let stack = Stack { frames: names.iter().map(frame).collect(), ..Stack::default() };
+        let slice = self.machine.last.returned_at;
+        let capture =
+            Capture { at: slice + 50 * MS, slice, cause, weight_ns, count: 10, stack: Arc::new(stack) };
+        (self.id, capture)
     }
 
     pub(super) fn enter(&mut self, after: u64) {
@@ -97,7 +138,7 @@ impl Thread {
 
     /// Wakes up, and is on a CPU so long after.
     pub(super) fn wake(&mut self, after: u64, latency: u64) {
-        self.wake = Wake { at: self.now + after, waker: 1, context: 1 };
+        self.wake = Wake { at: self.now + after, waker: self.waker, context: 1 };
         let (wake, shared) = (self.wake, self.shared);
         self.step(after + latency, Transition::SwitchIn { wake, shared });
     }
@@ -125,6 +166,8 @@ impl Thread {
             identity: Arc::clone(&self.identity),
             wake: self.wake,
             shared: self.shared,
+            ring_events: RingEvents::default(),
+            throttling: None,
             machine: self.machine.clone(),
         }
     }
@@ -134,16 +177,30 @@ pub(super) fn batch(at: u64, threads: &[Thread]) -> Batch {
     Batch {
         at,
         samples: threads.iter().map(Thread::sample).collect(),
-        // 1.5 % of a CPU.
-        cost: Cost { bpf_ns: None, collector_cpu_ns: (at - START) * 15 / 1000 },
+        iterations: streamed(threads, |thread| &thread.iterations),
+        blocks: streamed(threads, |thread| &thread.blocks),
+        // 1.5 % of a CPU, and 0.7 %.
+        cost: Cost { bpf_ns: Some((at - START) * 7 / 1000), collector_cpu_ns: (at - START) * 15 / 1000 },
         ..Batch::default()
     }
 }
 
+fn streamed<T>(threads: &[Thread], of: impl Fn(&Thread) -> &RefCell<Vec<T>>) -> Vec<(LoopId, T)> {
+    threads
+        .iter()
+        .flat_map(|thread| of(thread).take().into_iter().map(|record| (thread.id, record)))
+        .collect()
+}
+
 pub(super) fn app(colour: bool, size: (u16, u16)) -> App {
-    let tracing =
-        Tracing { title: "server (1200)".to_owned(), attach: "tracepoint".to_owned(), missing: Vec::new() };
-    App::new(tracing, STALL, Theme::new(colour), size)
+    let tracing = Tracing {
+        title: "server (1200)".to_owned(),
+        attach: "tracepoint".to_owned(),
+        missing: Vec::new(),
+        bpf_time: true,
+    };
+    let palette = if colour { Palette::TERMINAL } else { Palette::NONE };
+    App::new(tracing, STALL, Theme::new(&palette), &Config::default(), size)
 }
 
 pub(super) fn take(app: &mut App, batch: Batch) -> Vec<Effect> {
@@ -177,6 +234,8 @@ pub(super) fn scene(app: &mut App) {
         thread(9, "ended", None, WaitCall::Ppoll),
     ];
     threads[5].shared = true;
+    threads[0].waker = threads[1].tid();
+    threads[5].waker = threads[2].tid();
     threads[4].enter(0);
     threads[4].step(US, Transition::Return { result: 1, posted: 0, ready_at: READY_UNKNOWN });
     // A stall that is over.
@@ -210,8 +269,32 @@ pub(super) fn scene(app: &mut App) {
     idle.turns_until(end, steady(0));
     ended.step(0, Transition::End);
     let mut last = batch(end, &threads);
+    last.captures.extend(captures(&threads[6]));
     last.ended.push(LoopId(9));
     take(app, last);
+}
+
+/// Where the loop that stalls was found.
+fn captures(stalled: &Thread) -> [(LoopId, Capture); 3] {
+    let callers = [
+        ("server::handle_upload", "src/upload.rs", 88),
+        ("server::dispatch", "src/server.rs", 131),
+        ("main", "src/main.rs", 20),
+    ];
+    let below = |names: &[(&'static str, &'static str, u32)]| [names, &callers[..]].concat();
+    [
+        stalled.capture(Cause::User, 120 * MS, &below(&[("json::parse", "src/json.rs", 412)])),
+        stalled.capture(
+            Cause::User,
+            30 * MS,
+            &below(&[("json::number", "src/json.rs", 512), ("json::parse", "src/json.rs", 430)]),
+        ),
+        stalled.capture(
+            Cause::Kernel,
+            30 * MS,
+            &below(&[("clear_page_erms", "", 0), ("json::parse", "src/json.rs", 440)]),
+        ),
+    ]
 }
 
 /// So many loops, each busier than the one before, for so many seconds.
@@ -238,4 +321,28 @@ pub(super) fn miss_a_hook(app: &mut App) {
         name: "sched_waking".to_owned(),
         lost: "wakeup latency, run-queue delay and wakers".to_owned(),
     });
+}
+
+/// Three servers, one well and two badly off.
+pub(super) fn servers(app: &mut App) {
+    let (good, slow, bad) = (("good", 2000), ("slow", 3000), ("blocking", 4000));
+    let mut threads = [
+        Thread::new(1, good, "good-0", Some("tokio"), WaitCall::EpollWait),
+        Thread::new(2, good, "good-1", Some("tokio"), WaitCall::EpollWait),
+        Thread::new(3, slow, "slow", Some("libuv"), WaitCall::EpollPwait),
+        Thread::new(4, bad, "blocking", Some("asyncio"), WaitCall::EpollWait),
+    ];
+    let turns = [steady(12), steady(14), steady(71), Turn { events: 4, ..steady(30) }];
+    let fsync = i32::try_from(libc::SYS_fsync).expect("small");
+    for second in 0..=4 {
+        let until = START + second * S;
+        for (thread, turn) in threads.iter_mut().zip(turns) {
+            thread.turns_until(until, turn);
+        }
+        if second > 0 {
+            threads[3].sleep(0, fsync, false);
+            threads[3].wake(150 * MS, 20 * US);
+        }
+        take(app, batch(until, &threads));
+    }
 }

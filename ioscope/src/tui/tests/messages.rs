@@ -12,11 +12,11 @@ use crate::{
 const SIZE: (u16, u16) = (80, 24);
 
 fn row<'a>(app: &'a App, comm: &str) -> &'a Row {
-    app.shown.rows.iter().find(|row| row.identity.comm == comm).expect("it is in the table")
+    app.table().find(|row| row.identity.comm == comm).expect("it is in the table")
 }
 
 fn names(app: &App) -> Vec<&str> {
-    app.shown.rows.iter().map(|row| row.identity.comm.as_str()).collect()
+    app.table().map(|row| row.identity.comm.as_str()).collect()
 }
 
 fn selected(app: &App) -> Option<usize> {
@@ -33,7 +33,7 @@ fn rates_are_those_of_the_workload() {
     scene(&mut app);
     let polling = row(&app, "polling");
     assert!(near(polling.iterations_per_s, 1000.0), "{}", polling.iterations_per_s);
-    assert!(near(polling.events_per_wakeup.expect("it woke"), 1.0));
+    assert!(near(polling.events_per_wakeup().expect("it woke"), 1.0));
     // 20 % at work, 10 µs READY and 2 µs POLLING a millisecond.
     assert!(near(polling.utilisation, 0.212), "{}", polling.utilisation);
     let duration = polling.loop_duration.p50.expect("it has turned");
@@ -80,23 +80,23 @@ fn sorting_goes_through_the_columns_on_the_screen() {
     let mut app = app(true, SIZE);
     scene(&mut app);
     let mut seen = Vec::new();
-    while !seen.contains(&app.order.column) {
-        seen.push(app.order.column);
+    while !seen.contains(&app.loops.order.column) {
+        seen.push(app.loops.order.column);
         press(&mut app, KeyCode::Char('s'));
-        let order = app.order.column().order;
-        let living: Vec<&Row> = app.shown.rows.iter().filter(|row| !row.ended).collect();
+        let order = app.loops.order.column().order;
+        let living: Vec<&Row> = app.table().filter(|row| !row.ended).collect();
         for pair in living.windows(2) {
             let in_order = order(pair[0], pair[1]);
-            assert!(if app.order.is_descending() { in_order.is_ge() } else { in_order.is_le() });
+            assert!(if app.loops.order.is_descending() { in_order.is_ge() } else { in_order.is_le() });
         }
     }
     assert!(seen.contains(&ColumnId::Name) && seen.contains(&ColumnId::Stalls));
     assert!(!seen.contains(&ColumnId::Pid), "there is no room for it");
     update(&mut app, Message::Resize { width: 200, height: 50 });
-    let column = app.order.column;
-    while app.order.column != ColumnId::Pid {
+    let column = app.loops.order.column;
+    while app.loops.order.column != ColumnId::Pid {
         press(&mut app, KeyCode::Char('s'));
-        assert_ne!(app.order.column, column, "every column was there but one");
+        assert_ne!(app.loops.order.column, column, "every column was there but one");
     }
 }
 
@@ -108,9 +108,9 @@ fn the_selection_stays_with_its_loop() {
     press(&mut app, KeyCode::Up);
     assert_eq!(selected(&app), Some(0));
     press(&mut app, KeyCode::Char('j'));
-    let chosen = app.selected;
+    let chosen = app.loops.selected;
     press(&mut app, KeyCode::Char('r'));
-    assert_eq!(app.selected, chosen);
+    assert_eq!(app.loops.selected, chosen);
     assert_ne!(selected(&app), Some(1), "it is elsewhere now");
     press(&mut app, KeyCode::Esc);
     assert_eq!(selected(&app), None);
@@ -123,17 +123,17 @@ fn the_screen_follows_the_selection() {
     let mut app = app(true, SIZE);
     crowd(&mut app, 100, 1);
     press(&mut app, KeyCode::End);
-    assert_eq!((selected(&app), app.top), (Some(99), 82), "18 rows are on the screen");
+    assert_eq!((selected(&app), app.loops.top), (Some(99), 82), "18 rows are on the screen");
     press(&mut app, KeyCode::PageUp);
-    assert_eq!((selected(&app), app.top), (Some(81), 81));
+    assert_eq!((selected(&app), app.loops.top), (Some(81), 81));
     press(&mut app, KeyCode::Home);
-    assert_eq!((selected(&app), app.top), (Some(0), 0));
+    assert_eq!((selected(&app), app.loops.top), (Some(0), 0));
     press(&mut app, KeyCode::PageDown);
     press(&mut app, KeyCode::PageDown);
-    assert_eq!((selected(&app), app.top), (Some(36), 19));
+    assert_eq!((selected(&app), app.loops.top), (Some(36), 19));
     update(&mut app, Message::Resize { width: 80, height: 10 });
     let rows = 10 - 4;
-    assert_eq!(app.top, 36 + 1 - rows, "it is still on the screen");
+    assert_eq!(app.loops.top, 36 + 1 - rows, "it is still on the screen");
 }
 
 #[test]
@@ -203,9 +203,9 @@ fn keys_ask_for_what_the_caller_has_to_do() {
     assert_eq!(update(&mut app, Message::Key(release)), []);
     for close in [KeyCode::Char('?'), KeyCode::Char('q'), KeyCode::Esc] {
         press(&mut app, KeyCode::Char('?'));
-        assert!(app.help);
+        assert!(app.overlay.is_some());
         assert_eq!(press(&mut app, close), [Effect::Redraw]);
-        assert!(!app.help);
+        assert!(app.overlay.is_none());
     }
     press(&mut app, KeyCode::Char('?'));
     assert_eq!(update(&mut app, control('c')), [Effect::Quit]);

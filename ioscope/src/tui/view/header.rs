@@ -7,17 +7,19 @@ use ratatui::{
     text::{Line, Span},
 };
 
-use super::{Layout, cells, spread};
+use unicode_width::UnicodeWidthStr as _;
+
+use super::{Layout, cells, spread, text::cut};
 use crate::{
     output::{
         json::syscall_name,
         numbers::{count, duration, percent, rate},
         text::drop_lines,
     },
-    tui::state::App,
+    tui::state::{App, Screen},
 };
 
-/// Draws the header and the notice.
+/// Draws the header, the names of the screens and the notice.
 pub(super) fn draw(app: &App, layout: &Layout, buffer: &mut Buffer) {
     let header = layout.header;
     match header.height {
@@ -30,10 +32,15 @@ pub(super) fn draw(app: &App, layout: &Layout, buffer: &mut Buffer) {
         }
         _ => {
             let first = Rect { height: 1, ..header };
-            spread(buffer, first, &title(app), &facts(app));
+            let facts = facts(app);
+            let room = first.width.saturating_sub(facts.last().map_or(0, cells) + 2);
+            let title = title(app);
+            buffer.set_line(first.x, first.y, &title, room);
+            spread(buffer, first, &Line::raw(" ".repeat(usize::from(cells(&title).min(room)))), &facts);
+            buffer.set_line(first.x, first.y, &title, room);
             let badges = badges(app);
             let second = Rect { y: header.y + 1, ..first };
-            let room = second.width.saturating_sub(cells(&badges) + 1);
+            let room = second.width.saturating_sub(cells(&badges));
             let long = totals(app, false);
             let line = if cells(&long) <= room { long } else { totals(app, true) };
             buffer.set_line(second.x, second.y, &line, room);
@@ -41,9 +48,40 @@ pub(super) fn draw(app: &App, layout: &Layout, buffer: &mut Buffer) {
             buffer.set_line(x, second.y, &badges, second.width);
         }
     }
-    if layout.notice.height > 0 {
-        let notice = notice(app);
-        buffer.set_line(layout.notice.x, layout.notice.y, &notice, layout.notice.width);
+    if layout.tabs.height > 0 {
+        tabs(app, layout.tabs, buffer);
+    }
+}
+
+/// The screens, and behind them what is wrong now.
+fn tabs(app: &App, area: Rect, buffer: &mut Buffer) {
+    let theme = &app.theme;
+    let mut end = area.x;
+    for (screen, range) in super::tabs(app) {
+        let number = Screen::ALL.iter().position(|other| *other == screen).unwrap_or(0) + 1;
+        let shown = app.screen == screen;
+        let style = if shown { theme.tab } else { theme.accent };
+        let name = if range.len() > 3 { screen.name() } else { "" };
+        let text = format!(" {number} ");
+        buffer.set_stringn(
+            range.start,
+            area.y,
+            &text,
+            usize::from(area.width.saturating_sub(range.start)),
+            style,
+        );
+        if !name.is_empty() {
+            let x = range.start + 3;
+            let style = if shown { style } else { ratatui::style::Style::new() };
+            let room = usize::from(area.width.saturating_sub(x));
+            buffer.set_stringn(x, area.y, format!("{name} "), room, style);
+        }
+        end = range.end;
+    }
+    let x = end + 1;
+    let room = area.width.saturating_sub(x);
+    if room > 8 {
+        buffer.set_line(x, area.y, &notice(app, usize::from(room)), room);
     }
 }
 
@@ -82,28 +120,25 @@ fn totals(app: &App, short: bool) -> Line<'static> {
     let shown = &app.shown;
     let dropped = total(&shown.drops);
     let dropped_style = if dropped > 0 { app.theme.bad } else { app.theme.strong };
-    let cost = shown.cost.map(|cost| match cost.probes {
-        Some(probes) => format!("{}+{}", percent(cost.collector), percent(probes)),
-        None => percent(cost.collector),
-    });
+    let probes = shown.cost.and_then(|cost| cost.probes).filter(|_| app.tracing.bpf_time);
     let words = if short {
-        ["loops", "iter/s", "ev/s", "drops", "own"]
+        ["loops", "iter/s", "ev/s", "drops", "own", "BPF"]
     } else {
-        ["loops", "iterations/s", "events/s", "dropped", "own CPU"]
+        ["loops", "iterations/s", "events/s", "dropped", "own CPU", "BPF"]
     };
-    let words = if shown.loops == 1 { ["loop", words[1], words[2], words[3], words[4]] } else { words };
+    let loops = if shown.loops == 1 { "loop" } else { words[0] };
     let strong = app.theme.strong;
     let numbers = [
-        Some((count(shown.loops as u64), strong)),
-        Some((rate(shown.iterations_per_s), strong)),
-        Some((rate(shown.events_per_s), strong)),
-        Some((count(dropped), dropped_style)),
-        cost.map(|cost| (cost, strong)),
+        Some((count(shown.loops as u64), strong, loops)),
+        Some((rate(shown.iterations_per_s), strong, words[1])),
+        Some((rate(shown.events_per_s), strong, words[2])),
+        Some((count(dropped), dropped_style, words[3])),
+        shown.cost.map(|cost| (percent(cost.collector), strong, words[4])),
+        probes.map(|probes| (percent(probes), strong, words[5])),
     ];
-    let gap = if short { " " } else { "   " };
+    let gap = if short { " " } else { "  " };
     let mut line = Line::default();
-    for (number, word) in numbers.into_iter().zip(words) {
-        let Some((number, style)) = number else { continue };
+    for (number, style, word) in numbers.into_iter().flatten() {
         line.push_span(Span::raw(if line.spans.is_empty() { " " } else { gap }));
         line.push_span(Span::styled(number, style));
         line.push_span(Span::raw(format!(" {word}")));
@@ -124,40 +159,37 @@ fn total(drops: &Drops) -> u64 {
     ring_full + loops_full + targets_full + out_of_directory + compat_calls + skipped_runs + captures_full
 }
 
-/// What is wrong now, the worst first: a stall that goes on, what was dropped, what cannot be seen.
-fn notice(app: &App) -> Line<'static> {
+/// What is wrong now, the worst first: a stall that goes on, what was dropped, what cannot be seen. Of its
+/// forms the longest that has room.
+fn notice(app: &App, room: usize) -> Line<'static> {
     if let Some(row) = app.worst_stall() {
-        let others = app.shown.rows.iter().filter(|row| row.ongoing_stall.is_some()).count() - 1;
-        let mut text = format!(
-            " {} ({}) for {}, {}",
-            row.identity.comm,
-            row.identity.tid,
-            duration(row.ongoing_stall.unwrap_or(0)),
-            row.present.state.name()
-        );
-        if let Some(syscall) = row.present.syscall {
-            text.push_str(" in ");
-            text.push_str(&syscall_name(syscall));
-        }
-        if others > 0 {
-            text = format!("{text}; {others} more");
-        }
+        let others = app.stalled().count() - 1;
+        let name = &row.identity.comm;
+        let lasts = duration(row.ongoing_stall.unwrap_or(0));
+        let syscall = row.present.syscall.map(syscall_name);
+        let state = row.present.state.name();
+        let doing = syscall.map_or_else(|| state.to_owned(), |syscall| format!("{state} in {syscall}"));
+        let more = if others > 0 { format!("; {others} more") } else { String::new() };
+        let forms = [
+            format!(" {name} ({}) for {lasts}, {doing}{more}", row.identity.tid),
+            format!(" {name} {lasts}, {doing}{more}"),
+            format!(" {name} {lasts} {state}{more}"),
+            format!(" {name} {lasts}{more}"),
+            format!(" {lasts}{more}"),
+        ];
+        let room = room.saturating_sub(9);
+        let form = forms.iter().find(|form| form.width() <= room).or(forms.last());
         return Line::from(vec![
-            Span::raw(" "),
             Span::styled(" STALLED ", app.theme.alarm),
-            Span::styled(text, app.theme.bad),
+            Span::styled(form.cloned().unwrap_or_default(), app.theme.bad),
         ]);
     }
     if let Some(line) = drop_lines(&app.shown.drops).next() {
-        return Line::styled(format!(" {line}"), app.theme.bad);
+        return Line::styled(cut(&line, room), app.theme.bad);
     }
     let missing: Vec<String> =
         app.tracing.missing.iter().map(|hook| format!("without {}: no {}", hook.name, hook.lost)).collect();
-    if missing.is_empty() {
-        Line::default()
-    } else {
-        Line::styled(format!(" {}", missing.join("; ")), app.theme.warning)
-    }
+    Line::styled(cut(&missing.join("; "), room), app.theme.warning)
 }
 
 /// `0:07`, `12:34`, `1:02:03`.

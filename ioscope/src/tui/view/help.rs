@@ -9,33 +9,54 @@ use ratatui::{
 };
 
 use super::cells;
-use crate::tui::{
-    bindings::BINDINGS,
-    state::App,
-    theme::{letter, meaning},
+use crate::{
+    output::text::drop_lines,
+    tui::{
+        state::App,
+        theme::{letter, meaning},
+    },
 };
 
-/// Draws the help over the middle of the screen.
-pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
-    let lines: Vec<Line<'static>> =
-        keys(app).into_iter().chain([Line::default()]).chain(states(app)).collect();
+/// Draws the help over the middle of the screen, from this line on.
+pub(super) fn draw(app: &App, top: usize, area: Rect, buffer: &mut Buffer) {
+    let lines = lines(app);
     let wanted = lines.iter().map(cells).max().unwrap_or(0) + 4;
     let height = u16::try_from(lines.len()).unwrap_or(u16::MAX - 2) + 2;
     let (width, height) = (wanted.min(area.width), height.min(area.height));
     let area =
         Rect { x: area.x + (area.width - width) / 2, y: area.y + (area.height - height) / 2, width, height };
-    let block = Block::bordered().title(" ioscope: keys and states ").border_style(app.theme.secondary);
+    let room = usize::from(height.saturating_sub(2));
+    let more = if lines.len() > room { " ↑↓ for the rest " } else { "" };
+    let block = Block::bordered()
+        .title(" ioscope: keys and states ")
+        .title_bottom(more)
+        .border_style(app.theme.secondary);
     Clear.render(area, buffer);
-    Paragraph::new(lines).block(block).render(area, buffer);
+    let shown: Vec<Line<'static>> = lines.into_iter().skip(top).collect();
+    Paragraph::new(shown).block(block).render(area, buffer);
+}
+
+/// The first line when the last is on the screen.
+pub(in crate::tui) fn last_top(app: &App) -> usize {
+    lines(app).len().saturating_sub(usize::from(app.size.height.saturating_sub(2)))
+}
+
+fn lines(app: &App) -> Vec<Line<'static>> {
+    let wrong: Vec<Line<'static>> = drop_lines(&app.shown.drops)
+        .chain(app.tracing.missing.iter().map(|hook| format!("without {}: no {}", hook.name, hook.lost)))
+        .map(|line| Line::styled(format!(" {line}"), app.theme.bad))
+        .collect();
+    let gap = (!wrong.is_empty()).then(Line::default);
+    states(app).into_iter().chain(gap).chain(wrong).chain([Line::default()]).chain(keys(app)).collect()
 }
 
 fn keys(app: &App) -> Vec<Line<'static>> {
-    BINDINGS
-        .iter()
-        .map(|binding| {
-            let keys = binding.keys.iter().map(|key| key.label()).collect::<Vec<_>>().join(" ");
+    app.keys
+        .bindings()
+        .map(|(binding, keys)| {
+            let keys = keys.iter().map(|key| key.label()).collect::<Vec<_>>().join(" ");
             Line::from(vec![
-                Span::styled(format!(" {keys:>7}"), app.theme.accent),
+                Span::styled(format!(" {keys:>8}"), app.theme.accent),
                 Span::raw(format!("  {}", binding.description)),
             ])
         })
