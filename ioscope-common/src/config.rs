@@ -74,6 +74,9 @@ pub mod flag {
     pub const TASK_REGISTERS: u32 = 4096;
     /// The kernel may preempt programs, and lets them forbid it (since Linux 6.14).
     pub const PREEMPTIBLE: u32 = 8192;
+    /// `io_uring_queue_async_work` has the request, not the ring, as its first argument (before
+    /// Linux 6.0 it has the ring: `include/trace/events/io_uring.h`).
+    pub const PUNT_HAS_REQUEST: u32 = 16384;
 }
 
 /// Offsets, in bytes, of what the probes read in the kernel's structures.
@@ -134,6 +137,8 @@ pub struct Offsets {
     pub io_rings_cq_head: u32,
     /// `io_rings.cq.tail`
     pub io_rings_cq_tail: u32,
+    /// `io_kiocb.ctx`
+    pub io_kiocb_ctx: u32,
     /// The argument registers in `pt_regs`
     pub regs_args: [u32; 6],
     /// The system call's number in `pt_regs`
@@ -235,6 +240,7 @@ impl ProbeConfig {
             io_ring_ctx_rings: 0,
             io_rings_cq_head: 0,
             io_rings_cq_tail: 0,
+            io_kiocb_ctx: 0,
             regs_args: [0; 6],
             regs_syscall: 0,
             task_preempt_count: 0,

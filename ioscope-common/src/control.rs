@@ -131,8 +131,21 @@ pub struct LoopSlot {
     pub wake: Wake,
     /// What a wait call is entered with, on its way to the machine: see [`Self::step`].
     pub args: ArgsInMemory,
+    /// What happened to the rings that the loop waits on: written by whoever it happens to.
+    pub ring_events: RingEvents,
     /// The machine: written by the thread's own transitions.
     pub machine: Loop,
+}
+
+/// What happened to the rings that a loop waits on. Both only grow.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(any(test, feature = "user"), derive(Debug))]
+#[repr(C)]
+pub struct RingEvents {
+    /// Completions that found the completion queue full.
+    pub cq_overflows: u64,
+    /// Requests that were handed to a worker thread of the kernel (io-wq), because they would have blocked.
+    pub io_wq_punts: u64,
 }
 
 /// A poller that a process's threads wait on: the key.

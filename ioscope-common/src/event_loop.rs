@@ -442,6 +442,14 @@ pub struct Counters {
     pub restarts: u64,
     /// `io_uring_enter` calls that submit only.
     pub submissions: u64,
+    /// `io_uring_enter` calls, of either sort, that submitted a request at least.
+    pub submitting_calls: u64,
+    /// Requests that these submitted, as the kernel told the program: with a kernel thread that takes them
+    /// (`IORING_SETUP_SQPOLL`), as many as the program said that there were.
+    pub requests: u64,
+    /// Wakeups in an epoll, poll or select call that found nothing, so that the thread slept again in the same
+    /// call.
+    pub futile_wakeups: u64,
     /// Stalls that have ended: stretches between wait calls, and PARKED, at or over the threshold.
     pub stalls: u64,
     /// The sum of these, in nanoseconds.
@@ -474,6 +482,9 @@ impl Counters {
         interrupted: 0,
         restarts: 0,
         submissions: 0,
+        submitting_calls: 0,
+        requests: 0,
+        futile_wakeups: 0,
         stalls: 0,
         stalled_ns: 0,
         longest_stall_ns: 0,
@@ -498,6 +509,9 @@ impl Counters {
         self.interrupted += other.interrupted;
         self.restarts += other.restarts;
         self.submissions += other.submissions;
+        self.submitting_calls += other.submitting_calls;
+        self.requests += other.requests;
+        self.futile_wakeups += other.futile_wakeups;
         self.stalls += other.stalls;
         self.stalled_ns += other.stalled_ns;
         self.longest_stall_ns = self.longest_stall_ns.max(other.longest_stall_ns);
@@ -506,6 +520,13 @@ impl Counters {
         self.ready_unknown += other.ready_unknown;
         self.unseen += other.unseen;
         self.throttled_ns += other.throttled_ns;
+    }
+
+    /// Counts a call of `io_uring_enter` that submitted so many requests.
+    #[inline(always)]
+    const fn count_requests(&mut self, requests: u32) {
+        self.submitting_calls += 1;
+        self.requests += requests as u64;
     }
 
     /// Takes away what an earlier state of the same counters had. The longest stall stays.
@@ -522,6 +543,9 @@ impl Counters {
         self.interrupted -= earlier.interrupted;
         self.restarts -= earlier.restarts;
         self.submissions -= earlier.submissions;
+        self.submitting_calls -= earlier.submitting_calls;
+        self.requests -= earlier.requests;
+        self.futile_wakeups -= earlier.futile_wakeups;
         self.stalls -= earlier.stalls;
         self.stalled_ns -= earlier.stalled_ns;
         self.other_poller_returns -= earlier.other_poller_returns;
@@ -765,6 +789,13 @@ impl Loop {
         }
     }
 
+    /// A call of `io_uring_enter` that submits only has returned. That moves the thread nowhere: it is not waiting
+    /// before it, in it or after it.
+    #[inline(always)]
+    pub const fn submitted(&mut self, requests: u32) {
+        self.counters.count_requests(requests);
+    }
+
     /// Where the time from the last transition to `now` belongs, for a reader: what of it is past a
     /// wakeup (READY, or nothing), and what came before, in the state that it is in.
     pub fn open_interval(&self, wake: Wake, shared: bool, now: u64) -> OpenInterval {
@@ -935,6 +966,9 @@ impl Loop {
             self.last.flags &= !Iteration::STALLED;
             return Step::NOTHING;
         }
+        if result > 0 && self.call == WaitCall::IoUringEnter as u8 {
+            self.counters.count_requests(result as u32);
+        }
         self.account_return(result, posted, ready_at, now)
     }
 
@@ -1103,6 +1137,9 @@ impl Loop {
         if !asleep {
             self.change(State::Ready, now);
         } else if self.in_wait != 0 {
+            if self.slept != 0 && wakes_for_events_only(self.call) {
+                self.counters.futile_wakeups += 1;
+            }
             self.slept = 1;
             self.change(State::Waiting, now);
         } else {
@@ -1233,6 +1270,13 @@ const fn has_batch_limit(call: u8) -> bool {
         || call == WaitCall::EpollPwait2 as u8
         || call == WaitCall::IoGetevents as u8
         || call == WaitCall::IoPgetevents as u8
+}
+
+/// A ring's waiter is woken to do work for the ring, too, and one of Linux AIO for each completion up to the
+/// number that it waits for.
+#[inline(always)]
+const fn wakes_for_events_only(call: u8) -> bool {
+    call < WaitCall::IoUringEnter as u8
 }
 
 #[inline(always)]

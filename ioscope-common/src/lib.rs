@@ -23,7 +23,9 @@ mod wait_call;
 
 pub use comm_pattern::{COMM_LEN, CommPatterns, PatternError};
 pub use config::{CGROUPS, Offsets, ProbeConfig, SYSCALLS, action, flag, kfunc};
-pub use control::{ArgsInMemory, Control, DIRECTORY_BLOCK, Drops, LoopSlot, PollerKey, PollerUsers, status};
+pub use control::{
+    ArgsInMemory, Control, DIRECTORY_BLOCK, Drops, LoopSlot, PollerKey, PollerUsers, RingEvents, status,
+};
 pub use event_loop::{
     BLOCKERS, Block, Blocker, Counters, EINTR, ERRNOS, ETIME, ErrnoCount, Loop, NO_SYSCALL, NO_WAKEUP,
     OpenInterval, POLLERS, PollerKind, PollerUse, READY_UNKNOWN, READY_UNMEASURED, STOPPED, State, Step,

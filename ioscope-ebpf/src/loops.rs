@@ -13,7 +13,9 @@ use crate::{
     diagnostics, files,
     kernel::{Task, process_numbers, thread_numbers},
     maps::{CONTROL, DIRECTORY, FREE, LOOPS, POLLERS, RUNNING, STREAM, count_drop},
-    ready, rings, stalls,
+    ready,
+    rings::{self, RingEvent},
+    stalls,
     syscalls::Registers,
 };
 
@@ -125,6 +127,27 @@ impl LoopRef {
         Some(Self { entry, slot })
     }
 
+    /// The loop that watches the poller at this address in the kernel.
+    #[inline(always)]
+    pub(crate) fn of_poller(address: u64) -> Option<Self> {
+        Self::at(ready::watcher(address)? + 1)
+    }
+
+    /// Counts something that happened to one of its rings, on whatever CPU.
+    #[inline(always)]
+    pub(crate) fn count_ring_event(self, event: RingEvent) {
+        // SAFETY: the pointer is an array entry's.
+        let count = unsafe {
+            match event {
+                RingEvent::CqOverflow => &raw mut (*self.entry).ring_events.cq_overflows,
+                RingEvent::IoWqPunt => &raw mut (*self.entry).ring_events.io_wq_punts,
+            }
+        };
+        // SAFETY: as above. The target has no atomic addition; one is not needed, because the kernel adds to an
+        // overflow under the ring's lock, and hands requests over from the thread that submits them.
+        unsafe { core::ptr::write_volatile(count, core::ptr::read_volatile(count) + 1) };
+    }
+
     /// Whether the thread is inside a wait call.
     #[inline(always)]
     pub(crate) fn in_wait(self) -> bool {
@@ -227,6 +250,13 @@ impl LoopRef {
             core::ptr::write_volatile(&raw mut (*self.entry).wake.context, context);
             core::ptr::write_volatile(&raw mut (*self.entry).wake.at, now);
         }
+    }
+
+    /// The thread has submitted so many requests, in a call that does not wait.
+    #[inline(always)]
+    pub(crate) fn submitted(self, requests: u32) {
+        self.begin_write().submitted(requests);
+        self.end_write();
     }
 
     /// A transition of the thread's own making: moves it on, and streams what is complete.

@@ -42,6 +42,13 @@ pub(crate) fn is_watched(address: u64) -> bool {
     WATCHED.get_ptr(address).is_some()
 }
 
+/// The place of the loop that watches the poller at this address; of threads that share it, the first.
+#[inline(always)]
+pub(crate) fn watcher(address: u64) -> Option<u32> {
+    // SAFETY: a map entry's pointer.
+    WATCHED.get_ptr(address).map(|place| unsafe { *place } / POLLERS as u32)
+}
+
 /// The loop whose place this is has ended.
 #[inline(always)]
 pub(crate) fn unwatch(address: u64, slot: u32, at: usize) {

@@ -4,9 +4,13 @@
 //! count of all that were ever posted. Reading it when a wait call returns costs that call two
 //! reads; a probe on every completion would cost every completion, and would miss none more.
 
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use ioscope_common::flag;
+
 use crate::{
     files,
     kernel::{Task, read_kernel},
+    loops::LoopRef,
     maps::config,
 };
 
@@ -48,4 +52,42 @@ fn completion_queue(ring: u64, offset: u32) -> u32 {
     read_kernel::<u64>(ring + u64::from(config!(offsets.io_ring_ctx_rings)))
         .and_then(|rings| read_kernel::<u32>(rings + u64::from(offset)))
         .unwrap_or(0)
+}
+
+/// What can happen to a ring, beside completions.
+#[derive(Clone, Copy)]
+pub(crate) enum RingEvent {
+    /// A completion found the completion queue full.
+    CqOverflow,
+    /// A request went to a worker thread.
+    IoWqPunt,
+}
+
+/// A completion found no room in the completion queue. Its first argument is the ring, on every kernel that has the
+/// tracepoint (since Linux 5.19, `include/trace/events/io_uring.h`). The count that the ring itself keeps
+/// (`io_rings.cq_overflow`) is of completions that the kernel had to give up, which is another thing: those that
+/// overflow are kept apart until there is room.
+#[btf_tracepoint(function = "io_uring_cqe_overflow")]
+pub(crate) fn io_uring_cqe_overflow(ctx: BtfTracePointContext) -> i32 {
+    happened(ctx.arg::<u64>(0), RingEvent::CqOverflow)
+}
+
+/// A request is handed to a worker thread.
+#[btf_tracepoint(function = "io_uring_queue_async_work")]
+pub(crate) fn io_uring_queue_async_work(ctx: BtfTracePointContext) -> i32 {
+    let first = ctx.arg::<u64>(0);
+    let ring = if config!(flags) & flag::PUNT_HAS_REQUEST == 0 {
+        first
+    } else {
+        read_kernel::<u64>(first + u64::from(config!(offsets.io_kiocb_ctx))).unwrap_or(0)
+    };
+    happened(ring, RingEvent::IoWqPunt)
+}
+
+#[inline(always)]
+fn happened(ring: u64, event: RingEvent) -> i32 {
+    if let Some(waiter) = LoopRef::of_poller(ring) {
+        waiter.count_ring_event(event);
+    }
+    0
 }

@@ -211,6 +211,8 @@ pub(crate) fn on_return(registers: Registers, result: i64) {
         } else if step.has(Step::UNEXPLAINED) {
             this.watch_again();
         }
+    } else if result > 0 && action_of(registers.syscall()) == WaitCall::IoUringEnter as u8 {
+        this.submitted(result as u32);
     }
 }
 

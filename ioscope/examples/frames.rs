@@ -14,7 +14,7 @@ use ioscope::{
     model::{Batch, Cost, Identity, LoopId, Sample},
     tui::{App, Config, Effect, Message, Palette, Theme, Tracing, update, view},
 };
-use ioscope_common::{Loop, PollerKind, READY_UNKNOWN, Transition, WaitArgs, WaitCall, Wake};
+use ioscope_common::{Loop, PollerKind, READY_UNKNOWN, RingEvents, Transition, WaitArgs, WaitCall, Wake};
 use ratatui::{Terminal, backend::TestBackend};
 use serde_json::json;
 
@@ -88,6 +88,8 @@ impl Thread {
             identity: Arc::clone(&self.identity),
             wake: self.wake,
             shared: false,
+            ring_events: RingEvents::default(),
+            throttling: None,
             machine: self.machine.clone(),
         }
     }

@@ -214,6 +214,18 @@ pub struct StatArgs {
     /// Print every loop in full, however many there are.
     #[arg(long, conflicts_with = "json")]
     pub details: bool,
+    /// Exit with 3 when there is a finding at least as bad; a command's own failure goes first.
+    #[arg(long, value_enum, value_name = "SEVERITY")]
+    pub fail_on: Option<FailOn>,
+}
+
+/// Which findings make `stat` fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FailOn {
+    /// Those that cost latency or CPU time, and worse ones.
+    Warn,
+    /// Those of loops that do not do their work in time.
+    Critical,
 }
 
 /// `trace`.

@@ -13,6 +13,7 @@ use crate::{
 const NEEDED: &[Package] = &[
     Package { name: "strace", provides: "strace", why: "a second opinion on what a process called" },
     Package { name: "bpftrace", provides: "bpftrace", why: "a second opinion on what a process called" },
+    Package { name: "gdb", provides: "gdb", why: "a second opinion on stacks" },
 ];
 
 /// Servers that the tests trace. Debian starts a server when it installs it, so that only a build machine

@@ -11,6 +11,7 @@ mod apt;
 mod arch;
 mod console;
 mod cpio;
+mod cross;
 mod doctor;
 mod elf;
 mod guest;
@@ -28,7 +29,7 @@ mod version;
 
 use std::{
     collections::BTreeMap,
-    env, fs,
+    fs,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Mutex,
@@ -39,6 +40,7 @@ use anyhow::{Context as _, Result};
 
 use self::{
     arch::Arch,
+    cross::Cross,
     image::Image,
     kernels::{Kernel, Kernels},
     machine::{Plan, Run},
@@ -106,7 +108,7 @@ pub(crate) fn run_command(args: &Args) -> Result<ExitCode> {
     let start = Instant::now();
     let setting = Setting::prepare(args)?;
     let runs = setting.run_all(args.jobs)?;
-    let report = Report::new(setting.arch, &setting.qemu.version, &setting.kernels, runs, start.elapsed());
+    let report = Report::new(&setting, args.limits(), runs, start.elapsed());
     print!("\n{report}");
     if args.write {
         let path = root().join("docs/kernels.md");
@@ -117,6 +119,23 @@ pub(crate) fn run_command(args: &Args) -> Result<ExitCode> {
         eprintln!("NOT GOOD: {problem}");
     }
     Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+}
+
+impl Args {
+    /// In which way less than everything was asked for, for a person.
+    fn limits(&self) -> Vec<String> {
+        let mut limits = Vec::new();
+        if !self.test.is_empty() {
+            limits.push(format!("only the test programs {}", self.test.join(", ")));
+        }
+        if !self.for_tests.is_empty() {
+            limits.push(format!("only tests with {} in their names", self.for_tests.join(" or ")));
+        }
+        if !self.append.is_empty() {
+            limits.push(format!("`{}` on the kernels' command line", self.append));
+        }
+        limits
+    }
 }
 
 impl Setting {
@@ -135,11 +154,12 @@ impl Setting {
 
         let directory = Metadata::read()?.target_directory.join("vm-test");
         fs::create_dir_all(&directory)?;
-        let programs = Programs::build(|_| (), &args.test)?;
-        let mut image = pack(&programs, arch, &directory)?;
+        let cross = if Arch::HOST == Some(arch) { None } else { Some(Cross::find(&cache, arch)?) };
+        let programs = Programs::build(cross.as_ref(), &args.test)?;
+        let mut image = pack(&programs, arch, cross.as_ref(), &directory)?;
         let mut images = BTreeMap::new();
-        // What is measured is measured when everything is run.
-        let measure = args.test.is_empty() && args.for_tests.is_empty();
+        // Who looks for one test does not wait for measurements.
+        let measure = args.write || args.for_tests.is_empty();
         for kind in Kind::ALL {
             let Some(job) = job(kind, &programs, &args.for_tests, measure) else { continue };
             image.text(JOB, serde_json::to_string_pretty(&job)?);
@@ -199,10 +219,12 @@ impl Setting {
 }
 
 /// Everything that the guests need, but for their jobs.
-fn pack(programs: &Programs, arch: Arch, directory: &Path) -> Result<Image> {
-    let mut image = Image::new(Path::new("/"), arch);
-    let stripped = |path: &Path| stripped(path, &directory.join("stripped"), arch);
-    image.program(Path::new("/vm/init"), &stripped(&env::current_exe()?)?)?;
+fn pack(programs: &Programs, arch: Arch, cross: Option<&Cross>, directory: &Path) -> Result<Image> {
+    let root = cross.map_or_else(|| PathBuf::from("/"), Cross::root);
+    let mut image = Image::new(&root, arch);
+    let directory = directory.join(format!("stripped-{arch}"));
+    let stripped = |path: &Path| stripped(path, &directory, cross);
+    image.program(Path::new("/vm/init"), &stripped(&programs.init)?)?;
     image.program(&programs.ioscope, &stripped(&programs.ioscope)?)?;
     for (name, path) in &programs.tests {
         image.program(Path::new(&place(name)), &stripped(path)?)?;

@@ -96,6 +96,9 @@ fn the_stories_have_everything_in_them() {
         sums.interrupted += counters.interrupted;
         sums.restarts += counters.restarts;
         sums.submissions += counters.submissions;
+        sums.submitting_calls += counters.submitting_calls;
+        sums.requests += counters.requests;
+        sums.futile_wakeups += counters.futile_wakeups;
         sums.stalls += counters.stalls;
         sums.other_poller_returns += counters.other_poller_returns;
         all.other_blockers.count += outcome.machine.other_blockers.count;
@@ -117,6 +120,9 @@ fn the_stories_have_everything_in_them() {
         interrupted,
         restarts,
         submissions,
+        submitting_calls,
+        requests,
+        futile_wakeups,
         stalls,
         other_poller_returns,
         ..
@@ -131,6 +137,9 @@ fn the_stories_have_everything_in_them() {
         interrupted,
         restarts,
         submissions,
+        submitting_calls,
+        requests,
+        futile_wakeups,
         stalls,
         other_poller_returns,
         all.other_blockers.count,

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use super::simulation::{STALL, Story};
 use crate::{
-    BLOCKERS, EINTR, ERRNOS, ETIME, Iteration, NO_WAKEUP, PAST_STALLS, POLLERS, PastStall, READY_UNKNOWN,
-    READY_UNMEASURED, State, Transition, WaitArgs, WaitCall,
+    BLOCKERS, EINTR, ERRNOS, ETIME, Iteration, NO_WAKEUP, PAST_STALLS, POLLERS, PastStall, PollerKind,
+    READY_UNKNOWN, READY_UNMEASURED, State, Transition, WaitArgs, WaitCall,
 };
 
 /// The thread was in a state for so long.
@@ -73,6 +73,8 @@ pub(super) struct Truth {
     pub(super) sleeps: Vec<Sleep>,
     calls: Vec<Call>,
     pub(super) submissions: u64,
+    /// Sleeps in an epoll, poll or select call, but for the first of each.
+    futile_wakeups: u64,
     pub(super) restarts: u64,
     /// From when to when, and how many calls had been entered by then.
     stalls: Vec<(u64, u64, usize)>,
@@ -142,6 +144,11 @@ pub(super) fn read(story: &Story) -> Truth {
                 (on_cpu, throttled) = (false, by_cgroup);
                 sleep = asleep.then_some((syscall, futex));
                 if let Some(call) = truth.calls.last_mut().filter(|_| waits && asleep) {
+                    let events_only = !matches!(
+                        call.args.poller,
+                        PollerKind::Ring | PollerKind::RegisteredRing | PollerKind::Aio
+                    );
+                    truth.futile_wakeups += u64::from(call.slept && events_only);
                     call.slept = true;
                 }
             }
@@ -218,6 +225,9 @@ pub(super) struct Counted {
     pub(super) interrupted: u64,
     pub(super) restarts: u64,
     pub(super) submissions: u64,
+    /// Calls that submitted, and how many requests.
+    pub(super) requests: (u64, u64),
+    pub(super) futile_wakeups: u64,
     /// Number, sum and longest.
     pub(super) stalls: (u64, u64, u64),
     /// Of the latest: when it began, and READY, throttled and BLOCKED time.
@@ -273,8 +283,12 @@ impl Truth {
 
     /// Counts all that can be counted.
     pub(super) fn count(&self) -> Counted {
-        let mut counted =
-            Counted { submissions: self.submissions, restarts: self.restarts, ..Counted::default() };
+        let mut counted = Counted {
+            submissions: self.submissions,
+            futile_wakeups: self.futile_wakeups,
+            restarts: self.restarts,
+            ..Counted::default()
+        };
         for Interval { state, from, to, .. } in &self.intervals {
             counted.time_ns[*state as usize] += to - from;
         }
@@ -441,6 +455,9 @@ impl Counted {
         }
         let errno = u32::try_from(-record.result).unwrap_or(0);
         let is_ring = call.args.call == WaitCall::IoUringEnter;
+        if is_ring && record.result > 0 {
+            add(&mut self.requests, u64::try_from(record.result).expect("positive"));
+        }
         match call.ready_delay(events, record.returned_at) {
             Some(delay) => add(&mut self.ready_delay, delay),
             None => self.ready_unknown += u64::from(events > 0 && call.ready_at != READY_UNMEASURED),
@@ -495,6 +512,8 @@ pub(super) fn of_machine(machine: &crate::Loop, iterations: &[Iteration]) -> Cou
         interrupted: counters.interrupted,
         restarts: counters.restarts,
         submissions: counters.submissions,
+        requests: (counters.submitting_calls, counters.requests),
+        futile_wakeups: counters.futile_wakeups,
         stalls: (counters.stalls, counters.stalled_ns, counters.longest_stall_ns),
         accounts: past_stalls(machine).map(account_of).collect(),
         throttled_ns: counters.throttled_ns,

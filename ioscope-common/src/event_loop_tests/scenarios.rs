@@ -519,8 +519,38 @@ fn submitting_is_no_wait() {
     let mut story = Outcome::new();
     assert_eq!(story.step(Transition::Submit, 1_500), Step::NOTHING);
     story.returns(1_600, 3);
-    assert_eq!(story.machine.counters.submissions, 1);
-    assert_eq!(story.machine.counters.returns, [0; WaitCall::COUNT]);
+    story.machine.submitted(3);
+    let counters = &story.machine.counters;
+    assert_eq!((counters.submissions, counters.submitting_calls, counters.requests), (1, 1, 3));
+    assert_eq!(counters.returns, [0; WaitCall::COUNT]);
+}
+
+#[test]
+fn a_wait_that_submits_counts_its_requests() {
+    let mut story = Outcome::new();
+    for (at, result) in [(1_000, 5), (1_100, 0), (1_200, -62)] {
+        story.enters(at, RING);
+        story.returns_from_ring(at + 10, result, 0);
+    }
+    let counters = &story.machine.counters;
+    assert_eq!((counters.submissions, counters.submitting_calls, counters.requests), (0, 1, 5));
+}
+
+#[test]
+fn a_wakeup_that_finds_nothing_is_futile() {
+    let mut story = Outcome::new();
+    story.enters(1_000, EPOLL);
+    for at in [1_100, 1_200, 1_300] {
+        story.sleeps_until(at, at + 50, at + 60);
+    }
+    story.returns(1_400, 1);
+    assert_eq!(story.machine.counters.futile_wakeups, 2);
+    // A ring's waiter wakes to work for the ring.
+    story.enters(1_500, RING);
+    story.sleeps_until(1_510, 1_520, 1_530);
+    story.sleeps_until(1_540, 1_550, 1_560);
+    story.returns_from_ring(1_570, 0, 1);
+    assert_eq!(story.machine.counters.futile_wakeups, 2);
 }
 
 #[test]

@@ -72,6 +72,7 @@ fn stat_args(targets: TargetArgs, tracing: &TracingArgs) -> StatArgs {
         interval: None,
         json: false,
         details: false,
+        fail_on: None,
     }
 }
 

@@ -64,6 +64,24 @@ struct Command {
     process: Option<OwnedFd>,
 }
 
+/// How a run ended.
+pub(super) struct Ended {
+    /// How its command ended, if it had one that did.
+    command: Option<ExitStatus>,
+}
+
+impl Ended {
+    /// The command's exit code, if it has ended, or 0.
+    pub(super) fn exit_code(&self) -> ExitCode {
+        self.command.map_or(ExitCode::SUCCESS, exit_code)
+    }
+
+    /// Whether the command ended, and not as it should.
+    pub(super) fn command_failed(&self) -> bool {
+        self.command.is_some_and(|status| !status.success())
+    }
+}
+
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
@@ -257,13 +275,12 @@ impl Run {
     }
 
     /// Takes batches until it is time to stop: after `duration`, at Ctrl-C, when the targets or the
-    /// command have ended, or when `visit` says so by `false`. The exit code is the command's; one that
-    /// has not ended by then is told to.
+    /// command have ended, or when `visit` says so by `false`. A command that has not ended by then is told to.
     pub(super) async fn watch(
         mut self,
         duration: Option<Duration>,
         mut visit: impl FnMut(Turn<'_>, &LiveSource) -> Result<bool>,
-    ) -> Result<ExitCode> {
+    ) -> Result<Ended> {
         if let Some(duration) = duration {
             self.stop_after(duration);
         }
@@ -280,7 +297,7 @@ impl Run {
         }
         // What was started to be traced does not go on without it, as with perf.
         self.end_command();
-        Ok(status.map_or(ExitCode::SUCCESS, exit_code))
+        Ok(Ended { command: status })
     }
 
     fn targets_have_ended(&self) -> bool {

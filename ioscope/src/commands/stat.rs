@@ -11,8 +11,8 @@ use anyhow::Result;
 
 use super::run::{Run, Turn, block_on};
 use crate::{
-    cli::StatArgs,
-    model::{LoopId, Model, Stats},
+    cli::{FailOn, StatArgs},
+    model::{LoopId, Model, Stats, findings::Severity},
     output::{json, summary::Summary, text},
     source::{LiveSource, Source as _},
 };
@@ -25,8 +25,16 @@ pub(super) fn run(args: &StatArgs) -> Result<ExitCode> {
 /// Prints what a run counts.
 pub(super) async fn show(run: Run, args: &StatArgs) -> Result<ExitCode> {
     let mut printer = Printer::new(args);
-    run.watch(args.duration, |turn, source| printer.take(turn, source)).await
+    let ended = run.watch(args.duration, |turn, source| printer.take(turn, source)).await?;
+    // What the command says of itself comes first: its own failure may be why there are findings.
+    if printer.is_bad && !ended.command_failed() {
+        return Ok(ExitCode::from(FOUND));
+    }
+    Ok(ended.exit_code())
 }
+
+/// The exit code when there is a finding that `--fail-on` asks for.
+const FOUND: u8 = 3;
 
 /// What has to be printed when.
 struct Printer<'a> {
@@ -35,6 +43,8 @@ struct Printer<'a> {
     /// What an interval begins from: when, and the loops' counts then.
     interval_from: Option<u64>,
     before: HashMap<LoopId, Stats>,
+    /// There was a finding that `--fail-on` asks for, in a summary that was printed.
+    is_bad: bool,
 }
 
 impl<'a> Printer<'a> {
@@ -44,6 +54,7 @@ impl<'a> Printer<'a> {
             model: Model::new(args.tracing.stall_threshold),
             interval_from: None,
             before: HashMap::new(),
+            is_bad: false,
         }
     }
 
@@ -61,13 +72,22 @@ impl<'a> Printer<'a> {
             let summary = Summary::of_interval(&self.model, source.attach(), batch.at - from, &self.before);
             self.interval_from = Some(batch.at);
             self.before = self.model.loops().map(|model| (model.id, model.stats.clone())).collect();
-            return print(self.args, &summary);
+            return self.print(&summary);
         }
-        if last { print(self.args, &Summary::of_run(&self.model, source.attach())) } else { Ok(true) }
+        if last { self.print(&Summary::of_run(&self.model, source.attach())) } else { Ok(true) }
+    }
+
+    /// Prints a summary; `false` when nobody reads any more.
+    fn print(&mut self, summary: &Summary) -> Result<bool> {
+        let bad = self.args.fail_on.map(|fail_on| match fail_on {
+            FailOn::Warn => Severity::Warn,
+            FailOn::Critical => Severity::Critical,
+        });
+        self.is_bad |= bad.is_some_and(|bad| summary.worst() >= Some(bad));
+        print(self.args, summary)
     }
 }
 
-/// Prints a summary; `false` when nobody reads any more.
 fn print(args: &StatArgs, summary: &Summary) -> Result<bool> {
     let mut out = io::stdout().lock();
     let printed = if args.json {

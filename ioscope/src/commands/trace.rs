@@ -33,11 +33,11 @@ pub(super) fn run(args: &TraceArgs) -> Result<ExitCode> {
 /// Prints a run's iterations; it has to stream.
 pub(super) async fn show(run: Run, args: &TraceArgs) -> Result<ExitCode> {
     let mut printer = Printer::new(args);
-    run.watch(args.duration, |turn, _| match turn {
+    let ended = run.watch(args.duration, |turn, _| match turn {
         run::Turn::Batch(batch) => printer.batch(batch),
         run::Turn::Last(batch) => printer.last(batch),
-    })
-    .await
+    });
+    Ok(ended.await?.exit_code())
 }
 
 /// Prints what batches bring.

@@ -36,6 +36,7 @@ pub(super) fn run(args: &UiArgs) -> Result<ExitCode> {
             interval: Some(PRINT_INTERVAL),
             json: false,
             details: false,
+            fail_on: None,
         });
     }
     block_on(async {

@@ -31,6 +31,10 @@ pub(super) fn start(spec: &Spec, stations: &[Arc<Station>]) -> Result<Vec<Driver
                 drivers.push(spawn("demo-pong", move || answer(&station, period))?);
             }
         }
+        // One set of sources for all.
+        Pattern::Ticker if spec.is_shared() => {
+            drivers.push(spawn("demo-ticker", move || tick(&all, &all[..1], period))?);
+        }
         Pattern::Ticker => drivers.push(spawn("demo-ticker", move || tick(&all, &all, period))?),
         // One set of sources for all.
         Pattern::TakeTurns => drivers.push(spawn("demo-ticker", move || tick(&all, &all[..1], period))?),

@@ -15,6 +15,9 @@ use super::sys::{self, Enter, Returned, RingOperation, Timeout};
 /// (`IORING_ENTER_SQ_WAKEUP`) comes up, and so that it leaves the CPUs to others.
 const SQ_IDLE_MS: u32 = 2;
 
+/// How often [`RingMode::TakeLate`] takes completions out: every so-manieth wait.
+const TAKE_EVERY: u64 = 32;
+
 /// The user data of an operation that is no watched source.
 const NO_SOURCE: u64 = u64::MAX;
 
@@ -30,6 +33,8 @@ pub(super) struct Ring {
     queued: u32,
     /// How many completions the next wait asks for.
     minimum: u32,
+    /// How many waits there were.
+    waits: u64,
 }
 
 impl Ring {
@@ -42,7 +47,12 @@ impl Ring {
             RingMode::DeferTaskrun => {
                 builder.setup_single_issuer().setup_defer_taskrun();
             }
-            RingMode::Plain | RingMode::SubmitThenWait | RingMode::Registered => {}
+            RingMode::Plain
+            | RingMode::SubmitThenWait
+            | RingMode::SubmitEach
+            | RingMode::Registered
+            | RingMode::TakeLate
+            | RingMode::Workers => {}
         }
         // Room for a poll on each source and as many no-ops.
         let entries = (spec.fds * 2).next_power_of_two();
@@ -64,11 +74,13 @@ impl Ring {
             watched,
             queued: 0,
             minimum: 1,
+            waits: 0,
         })
     }
 
     fn push(&mut self, operation: RingOperation, user_data: u64) -> Result<(), DemoError> {
-        if !sys::push(&mut self.queues.submission(), operation, user_data) {
+        let by_workers = self.mode == RingMode::Workers;
+        if !sys::push(&mut self.queues.submission(), operation, user_data, by_workers) {
             return Err(DemoError::Spec("the submission queue is full".to_owned()));
         }
         self.queued += 1;
@@ -108,21 +120,31 @@ impl Poller for Ring {
     }
 
     fn submit(&mut self) -> Result<u64, DemoError> {
-        if self.mode != RingMode::SubmitThenWait || self.queued == 0 {
-            return Ok(0);
-        }
-        let flags = self.flags(EnterFlags::empty());
-        let enter = Enter {
-            ring: self.handle,
-            submit: self.queued,
-            minimum: 0,
-            flags,
-            timeout: Timeout::Never,
-            unmapped: false,
+        let at_a_time = match self.mode {
+            RingMode::SubmitThenWait => self.queued,
+            RingMode::SubmitEach => 1,
+            _ => return Ok(0),
         };
-        let submitted = sys::io_uring_enter(&enter).map_err(DemoError::system("io_uring_enter to submit"))?;
-        self.queued -= submitted.min(self.queued);
-        Ok(1)
+        let mut calls = 0;
+        while self.queued > 0 {
+            let flags = self.flags(EnterFlags::empty());
+            let enter = Enter {
+                ring: self.handle,
+                submit: at_a_time,
+                minimum: 0,
+                flags,
+                timeout: Timeout::Never,
+                unmapped: false,
+            };
+            let submitted =
+                sys::io_uring_enter(&enter).map_err(DemoError::system("io_uring_enter to submit"))?;
+            calls += 1;
+            self.queued -= submitted.min(self.queued);
+            if self.mode == RingMode::SubmitThenWait || submitted == 0 {
+                break;
+            }
+        }
+        Ok(calls)
     }
 
     fn wait(&mut self, ask: Ask) -> Returned {
@@ -148,6 +170,10 @@ impl Poller for Ring {
     /// The completions in the queue: as this takes them all each time, those posted since the last return.
     fn collect(&mut self, _result: Returned) -> u32 {
         let mut count = 0;
+        self.waits += 1;
+        if self.mode == RingMode::TakeLate && !self.waits.is_multiple_of(TAKE_EVERY) {
+            return 0;
+        }
         for completion in self.queues.completion() {
             count += 1;
             let source = usize::try_from(completion.user_data()).unwrap_or(usize::MAX);

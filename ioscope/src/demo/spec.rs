@@ -51,6 +51,13 @@ pub enum RingMode {
     DeferTaskrun,
     /// The ring's fd is registered (`IORING_REGISTER_RING_FDS`), and entered by its index.
     Registered,
+    /// Submits each operation in a call of its own, and waits in the next.
+    SubmitEach,
+    /// Takes completions out only after every 32nd wait: the queue overflows when more are made than it has room
+    /// for.
+    TakeLate,
+    /// Has a worker thread of the kernel do each operation (`IOSQE_ASYNC`).
+    Workers,
 }
 
 /// When the loop threads are started.
@@ -172,7 +179,7 @@ pub struct Spec {
     /// How many threads do the same, 1 to 256.
     pub threads: u32,
     /// Whether the threads share one poller: the epoll calls only, with `always_ready`, `expire`,
-    /// `check_in` and `take_turns` (which always does).
+    /// `check_in`, `ticker` (each tick is one token, for whoever is first) and `take_turns` (which always does).
     pub shared: bool,
     /// Each thread ends after so many returns (for `take_turns`: of its own).
     pub iterations: Option<u64>,
@@ -265,7 +272,11 @@ impl Spec {
                 !self.is_shared()
                     || matches!(
                         self.pattern,
-                        Pattern::AlwaysReady | Pattern::Expire | Pattern::CheckIn | Pattern::TakeTurns
+                        Pattern::AlwaysReady
+                            | Pattern::Expire
+                            | Pattern::CheckIn
+                            | Pattern::Ticker
+                            | Pattern::TakeTurns
                     ),
                 "this pattern needs a poller of its own",
             ),

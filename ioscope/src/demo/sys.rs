@@ -338,19 +338,22 @@ pub(super) enum RingOperation {
     PollReadable(RawFd),
 }
 
-/// Queues an operation; false if the queue is full.
+/// Queues an operation, to be done by a worker thread of the kernel or as the kernel sees fit; false if the queue is
+/// full.
 pub(super) fn push(
     queue: &mut io_uring::SubmissionQueue<'_>,
     operation: RingOperation,
     user_data: u64,
+    by_worker: bool,
 ) -> bool {
     const POLLIN: u32 = 1;
     let entry: squeue::Entry = match operation {
         RingOperation::Nop => opcode::Nop::new().build(),
         RingOperation::PollReadable(fd) => opcode::PollAdd::new(types::Fd(fd), POLLIN).build(),
     };
+    let flags = if by_worker { squeue::Flags::ASYNC } else { squeue::Flags::empty() };
     // SAFETY: neither operation has a buffer that would have to outlive it.
-    unsafe { queue.push(&entry.user_data(user_data)).is_ok() }
+    unsafe { queue.push(&entry.user_data(user_data).flags(flags)).is_ok() }
 }
 
 /// `struct io_event` (`include/uapi/linux/aio_abi.h`).

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::stalls::Capture;
-use ioscope_common::{Block, Drops, Iteration, Loop, Wake};
+use ioscope_common::{Block, Drops, Iteration, Loop, RingEvents, Wake};
 
 /// A loop's name within one run. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,6 +26,17 @@ pub struct Identity {
     pub runtime: Option<&'static str>,
 }
 
+/// How often a process was held back by the CPU limit of its cgroup or of one above it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Throttling {
+    /// Periods of the limit in which the cgroup had something to run.
+    pub periods: u64,
+    /// Those at whose end it had used up its share and was held back.
+    pub throttled_periods: u64,
+    /// For how long, in nanoseconds, added up over the CPUs.
+    pub throttled_ns: u64,
+}
+
 /// A copy of a loop's state at one moment.
 #[derive(Clone, Debug)]
 pub struct Sample {
@@ -37,6 +48,10 @@ pub struct Sample {
     pub wake: Wake,
     /// Whether another thread of the process uses its poller too.
     pub shared: bool,
+    /// What happened to the rings that it waits on.
+    pub ring_events: RingEvents,
+    /// How often its process was held back since it was first seen; `None` if nothing limits it, or it is not known.
+    pub throttling: Option<Throttling>,
     /// Where it is, and all that was counted.
     pub machine: Box<Loop>,
 }

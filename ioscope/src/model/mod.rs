@@ -3,6 +3,7 @@
 
 mod batch;
 mod distribution;
+pub mod findings;
 pub mod stalls;
 mod stats;
 mod unpolled;
@@ -11,7 +12,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ioscope_common::{Drops, Loop, NO_SYSCALL, STOPPED, WaitCall};
 
-pub use batch::{Batch, Cost, FoundStall, Identity, LoopId, ResolvedArgument, Sample};
+pub use batch::{Batch, Cost, FoundStall, Identity, LoopId, ResolvedArgument, Sample, Throttling};
 pub use distribution::Distribution;
 use stalls::Moment;
 pub use stalls::StallLog;
@@ -133,7 +134,7 @@ impl Model {
     }
 
     fn take_sample(&mut self, sample: &Sample, at: u64) {
-        let Sample { id, identity, wake, shared, machine } = sample;
+        let Sample { id, identity, wake, shared, ring_events, throttling, machine } = sample;
         let until = if machine.ended == 0 { at.max(machine.since) } else { machine.ended };
         let open = machine.open_interval(*wake, *shared, until);
         let present = Present::of(machine, *wake, *shared, until);
@@ -142,6 +143,7 @@ impl Model {
             // A thread that was found asleep may turn out to begin later.
             model.stats.from = machine.born;
             model.stats.update(machine, Some(&model.raw), &open, until);
+            model.stats.take_in(*ring_events, *throttling);
             model.identity = Arc::clone(identity);
             model.present = present;
             model.shares_poller = *shared;
@@ -152,6 +154,7 @@ impl Model {
             stalls.update(*id, machine, None, &now);
             let mut stats = Stats::new(machine.born);
             stats.update(machine, None, &open, until);
+            stats.take_in(*ring_events, *throttling);
             let model = LoopModel {
                 id: *id,
                 identity: Arc::clone(identity),

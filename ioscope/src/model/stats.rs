@@ -1,8 +1,10 @@
 //! What is known of one loop.
 
-use ioscope_common::{Blocker, Counters, ErrnoCount, Loop, OpenInterval, PollerKind, State, WaitCall, Wake};
+use ioscope_common::{
+    Blocker, Counters, ErrnoCount, Loop, OpenInterval, PollerKind, RingEvents, State, WaitCall, Wake,
+};
 
-use super::distribution::Distribution;
+use super::{batch::Throttling, distribution::Distribution};
 
 /// Time per state, in nanoseconds, by [`State`]'s number.
 pub type TimeNs = [u64; State::COUNT];
@@ -32,6 +34,10 @@ pub struct Stats {
     pub edges: [u64; State::EDGES],
     /// Counters.
     pub counters: Counters,
+    /// What happened to the rings that it waits on.
+    pub ring_events: RingEvents,
+    /// How often its process was held back by a limit; `None` if nothing limits it, or it is not known.
+    pub throttling: Option<Throttling>,
     /// Pollers.
     pub pollers: Vec<Poller>,
     /// What it was BLOCKED in, the longest total first.
@@ -127,6 +133,12 @@ impl Stats {
         self.ready_per_wakeup.add_since(&now.ready_per_wakeup, raw.map(|raw| &raw.ready_per_wakeup));
     }
 
+    /// Takes in what others than the loop's thread have counted.
+    pub(super) const fn take_in(&mut self, ring_events: RingEvents, throttling: Option<Throttling>) {
+        self.ring_events = ring_events;
+        self.throttling = throttling;
+    }
+
     /// Nothing yet, from this moment on.
     pub fn new(from: u64) -> Self {
         Self {
@@ -135,6 +147,8 @@ impl Stats {
             time_ns: [0; State::COUNT],
             edges: [0; State::EDGES],
             counters: Loop::ZERO.counters,
+            ring_events: RingEvents::default(),
+            throttling: None,
             pollers: Vec::new(),
             blockers: Vec::new(),
             other_blockers: None,
@@ -215,6 +229,18 @@ impl Stats {
             time_ns,
             edges,
             counters,
+            throttling: self.throttling.map(|now| {
+                let before = earlier.throttling.unwrap_or_default();
+                Throttling {
+                    periods: now.periods.saturating_sub(before.periods),
+                    throttled_periods: now.throttled_periods.saturating_sub(before.throttled_periods),
+                    throttled_ns: now.throttled_ns.saturating_sub(before.throttled_ns),
+                }
+            }),
+            ring_events: RingEvents {
+                cq_overflows: self.ring_events.cq_overflows - earlier.ring_events.cq_overflows,
+                io_wq_punts: self.ring_events.io_wq_punts - earlier.ring_events.io_wq_punts,
+            },
             pollers,
             blockers,
             other_blockers: self

@@ -1,6 +1,6 @@
 //! The JSON of `stat` and `report`. Versioned: fields are added, never changed or taken away.
 
-use std::{collections::BTreeMap, io};
+use std::{collections::BTreeMap, io, sync::Arc};
 
 use ioscope_common::{Drops, State};
 use serde::Serialize;
@@ -10,7 +10,11 @@ use super::{
     summary::{LoopSummary, Summary},
 };
 use crate::{
-    model::{Distribution, special_syscall},
+    model::{
+        Distribution, Identity,
+        findings::{self, Evidence, Quantity},
+        special_syscall,
+    },
     probe::{arch::Arch, syscalls},
 };
 
@@ -36,6 +40,7 @@ struct Document<'a> {
     attach: &'a str,
     elapsed_ns: u64,
     loops: Vec<Loop<'a>>,
+    findings: Vec<Finding<'a>>,
     dropped: Dropped,
     overhead: Overhead,
 }
@@ -64,6 +69,8 @@ struct Loop<'a> {
     interrupted: u64,
     restarts: u64,
     submissions: u64,
+    futile_wakeups: u64,
+    io_uring: IoUring,
     errnos: BTreeMap<u32, u64>,
     time_ns: BTreeMap<String, u64>,
     throttled_ns: u64,
@@ -115,6 +122,14 @@ struct Poller {
     kind: &'static str,
     fd: i32,
     iterations: u64,
+}
+
+#[derive(Serialize)]
+struct IoUring {
+    submitting_calls: u64,
+    requests: u64,
+    cq_overflows: u64,
+    io_wq_punts: u64,
 }
 
 #[derive(Serialize)]
@@ -184,6 +199,7 @@ impl<'a> Document<'a> {
             attach: &summary.attach,
             elapsed_ns: summary.elapsed_ns,
             loops: summary.loops.iter().map(|entry| Loop::of(entry, summary)).collect(),
+            findings: summary.findings.iter().map(Finding::of).collect(),
             dropped: Dropped::from(&summary.drops),
             overhead: Overhead {
                 bpf_ns: summary.cost.bpf_ns,
@@ -221,6 +237,13 @@ impl<'a> Loop<'a> {
             interrupted: counters.interrupted,
             restarts: counters.restarts,
             submissions: counters.submissions,
+            futile_wakeups: counters.futile_wakeups,
+            io_uring: IoUring {
+                submitting_calls: counters.submitting_calls,
+                requests: counters.requests,
+                cq_overflows: stats.ring_events.cq_overflows,
+                io_wq_punts: stats.ring_events.io_wq_punts,
+            },
             errnos: stats.errnos.iter().map(|entry| (entry.errno, entry.count)).collect(),
             time_ns: State::ALL
                 .into_iter()
@@ -272,6 +295,68 @@ impl<'a> Loop<'a> {
             unseen: counters.unseen,
         }
     }
+}
+
+/// A finding; `pid`, `tid` and `comm` are those of the loop that the numbers are of.
+#[derive(Serialize)]
+struct Finding<'a> {
+    tag: &'static str,
+    severity: &'static str,
+    pid: u32,
+    tid: u32,
+    comm: &'a str,
+    summary: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<&'a str>,
+    /// Functions, innermost first.
+    #[serde(rename = "where", skip_serializing_if = "Vec::is_empty")]
+    place: Vec<&'a str>,
+    evidence: serde_json::Map<String, serde_json::Value>,
+    advice: &'static str,
+    /// The other loops that have it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    also: Vec<Who<'a>>,
+}
+
+#[derive(Serialize)]
+struct Who<'a> {
+    pid: u32,
+    tid: u32,
+    comm: &'a str,
+}
+
+impl<'a> Finding<'a> {
+    fn of(finding: &'a findings::Finding) -> Self {
+        let who =
+            |identity: &'a Arc<Identity>| Who { pid: identity.pid, tid: identity.tid, comm: &identity.comm };
+        let (worst, others) = finding.loops.split_at(finding.loops.len().min(1));
+        let Who { pid, tid, comm } = worst.first().map_or(Who { pid: 0, tid: 0, comm: "" }, who);
+        Self {
+            tag: finding.tag,
+            severity: finding.severity.name(),
+            pid,
+            tid,
+            comm,
+            summary: &finding.summary,
+            subject: finding.subject.as_deref(),
+            place: finding.place.iter().map(|function| &**function).collect(),
+            evidence: finding.evidence.iter().map(field).collect(),
+            advice: finding.advice,
+            also: others.iter().map(who).collect(),
+        }
+    }
+}
+
+/// A number, its unit in its name.
+fn field(evidence: &Evidence) -> (String, serde_json::Value) {
+    let (unit, value) = match evidence.quantity {
+        Quantity::Count(number) => ("", number.into()),
+        Quantity::Nanoseconds(ns) => ("_ns", ns.into()),
+        Quantity::PerSecond(rate) => ("_per_second", rate.into()),
+        Quantity::Share(share) => ("_share", share.into()),
+        Quantity::Mean(mean) => ("_mean", mean.into()),
+    };
+    (format!("{}{unit}", evidence.name), value)
 }
 
 /// A system call's name; of a number that has none, the number.

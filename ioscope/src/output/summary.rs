@@ -4,7 +4,12 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use ioscope_common::Drops;
 
-use crate::model::{Cost, Identity, LoopId, LoopModel, Model, Stats, Unpolled, stalls::Stall};
+use super::json::syscall_name;
+use crate::model::{
+    Cost, Identity, LoopId, LoopModel, Model, Stats, Unpolled,
+    findings::{self, Finding, Inputs, Severity},
+    stalls::Stall,
+};
 
 /// What happened in a run, or in an interval of one.
 #[derive(Clone, Debug)]
@@ -17,6 +22,8 @@ pub struct Summary {
     pub stall_threshold: Duration,
     /// The loops, in the order in which they were found.
     pub loops: Vec<LoopSummary>,
+    /// What is wrong with them, the worst first.
+    pub findings: Vec<Finding>,
     /// What was dropped, in the whole run.
     pub drops: Drops,
     /// What tracing has cost, in the whole run.
@@ -59,26 +66,42 @@ impl Summary {
         })
     }
 
+    /// How bad the worst finding is.
+    pub fn worst(&self) -> Option<Severity> {
+        self.findings.iter().map(|finding| finding.severity).max()
+    }
+
     fn of(model: &Model, attach: &str, elapsed_ns: u64, stats: impl Fn(&LoopModel) -> Stats) -> Self {
+        let loops: Vec<_> = model
+            .loops()
+            .map(|loop_model| {
+                let stats = stats(loop_model);
+                let ended_in_it = |stall: &&Stall| stall.ended_at.is_none_or(|at| at >= stats.from);
+                LoopSummary {
+                    identity: Arc::clone(&loop_model.identity),
+                    ongoing_stall_ns: loop_model.ongoing_stall(model.stall_threshold).unwrap_or(0),
+                    stalls: loop_model.stalls.iter().filter(ended_in_it).cloned().collect(),
+                    unpolled: model.unpolled(loop_model),
+                    stalls_dropped: loop_model.stalls.dropped(),
+                    stats,
+                }
+            })
+            .collect();
+        let findings = findings::find(model.loops().zip(&loops).map(|(loop_model, summary)| Inputs {
+            identity: &summary.identity,
+            stats: &summary.stats,
+            present: &loop_model.present,
+            ended: loop_model.ended,
+            stalls: &summary.stalls,
+            stall_threshold: model.stall_threshold,
+            syscall_name,
+        }));
         Self {
             attach: attach.to_owned(),
             elapsed_ns,
             stall_threshold: model.stall_threshold,
-            loops: model
-                .loops()
-                .map(|loop_model| {
-                    let stats = stats(loop_model);
-                    let ended_in_it = |stall: &&Stall| stall.ended_at.is_none_or(|at| at >= stats.from);
-                    LoopSummary {
-                        identity: Arc::clone(&loop_model.identity),
-                        ongoing_stall_ns: loop_model.ongoing_stall(model.stall_threshold).unwrap_or(0),
-                        stalls: loop_model.stalls.iter().filter(ended_in_it).cloned().collect(),
-                        unpolled: model.unpolled(loop_model),
-                        stalls_dropped: loop_model.stalls.dropped(),
-                        stats,
-                    }
-                })
-                .collect(),
+            loops,
+            findings,
             drops: *model.drops(),
             cost: model.cost(),
         }

@@ -11,7 +11,10 @@ use super::{
     stalls,
     summary::{LoopSummary, Summary},
 };
-use crate::model::{Distribution, Stats};
+use crate::model::{
+    Distribution, Stats,
+    findings::{Finding, Quantity, Severity},
+};
 
 /// Up to so many loops are printed in full without being asked for.
 const FEW_LOOPS: usize = 3;
@@ -39,8 +42,58 @@ pub fn write(out: &mut impl io::Write, summary: &Summary, details: bool) -> io::
                 write_loop(out, entry, summary)?;
             }
         }
+        write_findings(out, &summary.findings)?;
     }
     write_drops(out, &summary.drops)
+}
+
+/// Writes the findings, the worst first.
+fn write_findings(out: &mut impl io::Write, findings: &[Finding]) -> io::Result<()> {
+    if findings.is_empty() {
+        return writeln!(out, "\nno findings");
+    }
+    for finding in findings {
+        let (first, others) = finding.loops.split_at(finding.loops.len().min(1));
+        let name = first.first().map_or_else(String::new, |of| format!("{}/{}", of.comm, of.tid));
+        let others = match others.len() {
+            0 => String::new(),
+            1 => " and another loop of its process".to_owned(),
+            number => format!(" and {number} other loops of its process"),
+        };
+        let mark = match finding.severity {
+            Severity::Info => "i",
+            Severity::Warn => "!",
+            Severity::Critical => "!!",
+        };
+        writeln!(
+            out,
+            "\n{mark:>2} {} {}: {name}{others} {}",
+            finding.severity.name(),
+            finding.tag,
+            finding.summary
+        )?;
+        if !finding.place.is_empty() {
+            writeln!(out, "   in {}", finding.place.join(" ← "))?;
+        }
+        let evidence: Vec<_> = finding
+            .evidence
+            .iter()
+            .map(|evidence| format!("{} {}", evidence.name.replace('_', " "), quantity(evidence.quantity)))
+            .collect();
+        writeln!(out, "   {}", evidence.join(" · "))?;
+        writeln!(out, "   → {}", finding.advice)?;
+    }
+    Ok(())
+}
+
+fn quantity(quantity: Quantity) -> String {
+    match quantity {
+        Quantity::Count(number) => count(number),
+        Quantity::Nanoseconds(ns) => duration(ns),
+        Quantity::PerSecond(value) => format!("{}/s", rate(value)),
+        Quantity::Share(value) => percent(value),
+        Quantity::Mean(value) => rate(value),
+    }
 }
 
 /// A column: its heading, whether it is aligned to the left, and its text for a loop.
@@ -217,6 +270,10 @@ fn write_counters(out: &mut impl io::Write, stats: &Stats) -> io::Result<()> {
         ("check-ins", counters.check_ins),
         ("batch full", counters.batch_full),
         ("submissions", counters.submissions),
+        ("requests submitted", counters.requests),
+        ("completions that overflowed", stats.ring_events.cq_overflows),
+        ("requests punted to io-wq", stats.ring_events.io_wq_punts),
+        ("futile wakeups", counters.futile_wakeups),
         ("interrupted", counters.interrupted),
         ("restarted", counters.restarts),
         ("errors", counters.errors),

@@ -47,6 +47,11 @@ pub(super) fn build(
     set(flag::PREEMPTIBLE, preemptible);
     set(flag::CURRENT_TASK, has_helper(btf, "BPF_FUNC_get_current_task_btf"));
     set(flag::TASK_REGISTERS, has_helper(btf, "BPF_FUNC_task_pt_regs"));
+    set(
+        flag::PUNT_HAS_REQUEST,
+        btf.tracepoint_params("io_uring_queue_async_work")
+            .is_ok_and(|params| params.first().is_some_and(|first| first.type_name.contains("io_kiocb"))),
+    );
     if arch == Arch::X86_64 {
         set(flag::MIXED_SYSCALLS, true);
         config.offsets.regs_cx = btf.offset("pt_regs", "cx")?;
@@ -206,6 +211,7 @@ fn offsets(layout: &KernelLayout) -> Offsets {
         offsets.io_ring_ctx_rings = io_uring.rings;
         offsets.io_rings_cq_head = io_uring.cq_head;
         offsets.io_rings_cq_tail = io_uring.cq_tail;
+        offsets.io_kiocb_ctx = io_uring.request_ring.unwrap_or(0);
         offsets.task_io_uring = task.io_uring.unwrap_or(0);
         offsets.io_uring_task_registered_rings = io_uring.registered_rings.unwrap_or(0);
     }

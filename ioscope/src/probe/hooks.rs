@@ -207,6 +207,24 @@ pub static JOBS: &[Job] = &[
         ways: &[Way { name: TRACEPOINT, hooks: &[tracepoint("io_uring_complete", "io_uring_complete")] }],
     },
     Job {
+        name: "overflows of io_uring",
+        required: false,
+        gives: "completions that found a ring's queue full",
+        ways: &[Way {
+            name: TRACEPOINT,
+            hooks: &[tracepoint("io_uring_cqe_overflow", "io_uring_cqe_overflow")],
+        }],
+    },
+    Job {
+        name: "io-wq of io_uring",
+        required: false,
+        gives: "requests that a ring handed to worker threads",
+        ways: &[Way {
+            name: TRACEPOINT,
+            hooks: &[tracepoint("io_uring_queue_async_work", "io_uring_queue_async_work")],
+        }],
+    },
+    Job {
         name: WAIT_CALLS,
         required: true,
         gives: "the wait calls (by tracepoint: every system call of the machine pays for it)",

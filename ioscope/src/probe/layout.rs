@@ -262,6 +262,8 @@ pub struct IoUringLayout {
     pub registered_rings: Option<u32>,
     /// How many elements that array has; 0 if there is none.
     pub registered_rings_len: u32,
+    /// `io_kiocb.ctx`: a pointer to the ring that a request is of, `struct io_ring_ctx`.
+    pub request_ring: Option<u32>,
 }
 
 impl KernelLayout {
@@ -466,6 +468,7 @@ impl IoUringLayout {
                 "registered_rings",
                 "rings that are entered by a registered index",
             ),
+            request_ring: reader.want("io_kiocb", "ctx", "requests that a ring hands to worker threads"),
             registered_rings_len: registered
                 .filter(|member| member.kind == TypeKind::Array)
                 .map_or(0, |member| member.size / 8),

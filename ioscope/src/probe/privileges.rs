@@ -9,6 +9,7 @@
 //! | `CAP_SYS_ADMIN` | the same, only where `CAP_BPF` is not held |
 //! | `CAP_SYS_PTRACE` | `/proc/PID` of other users: what a process runs, what it has open |
 //! | `CAP_DAC_READ_SEARCH` | executables that belong to other users |
+//! | `CAP_CHECKPOINT_RESTORE` | `/proc/PID/map_files`: libraries that were replaced while a program uses them (`fs/proc/base.c`, `proc_map_files_get_link`) |
 //!
 //! `CAP_PERFMON` goes: programs that are attached stay so without it. `CAP_SYSLOG` goes: whoever reads
 //! `/proc/kallsyms` does so before. With `no_new_privs`, no program that ioscope may still start gets
@@ -22,8 +23,12 @@ use std::collections::HashSet;
 use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
 
 /// What reading takes.
-const NEEDED: [Capability; 3] =
-    [Capability::CAP_BPF, Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH];
+const NEEDED: [Capability; 4] = [
+    Capability::CAP_BPF,
+    Capability::CAP_SYS_PTRACE,
+    Capability::CAP_DAC_READ_SEARCH,
+    Capability::CAP_CHECKPOINT_RESTORE,
+];
 
 /// Why rights could not be given up.
 #[derive(Debug, thiserror::Error)]

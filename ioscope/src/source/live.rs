@@ -12,10 +12,11 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::{
     Source, SourceError, Streaming,
+    throttling::ThrottlingCounts,
     watch::{Occupant, Watch},
 };
 use crate::{
-    model::{Batch, Cost, Identity, LoopId, Sample},
+    model::{Batch, Cost, Identity, LoopId, Sample, Throttling},
     probe::{Plan, ProbeError, Record, Session, hooks::JobStatus},
     runtime::{PollerSharing, ProcessFacts, Recogniser, recognise_thread},
 };
@@ -28,6 +29,8 @@ const STREAM_TICK: Duration = Duration::from_millis(20);
 const SAMPLE_TICK: Duration = Duration::from_millis(100);
 /// At most so many records a batch: what is left waits for the next.
 const MAX_RECORDS: usize = 1 << 20;
+/// How old the counts of cgroups may be: asking for them reads a few files a process.
+const THROTTLING_AGE_NS: u64 = 1_000_000_000;
 /// A runtime may show itself only once its libraries are loaded: it is looked for so often.
 const RECOGNITION_TRIES: u32 = 4;
 
@@ -72,6 +75,9 @@ struct Process {
     facts: ProcessFacts,
     recognised: bool,
     tries: u32,
+    throttling: ThrottlingCounts,
+    /// What these said last, and when they were asked.
+    throttled: (Option<Throttling>, u64),
 }
 
 impl LiveSource {
@@ -181,6 +187,8 @@ impl LiveSource {
             facts: ProcessFacts::default(),
             recognised: false,
             tries: 0,
+            throttling: ThrottlingCounts::of(pid),
+            throttled: (None, 0),
         });
         if !process.recognised && process.tries < RECOGNITION_TRIES && !is_own_program(pid) {
             process.tries += 1;
@@ -200,9 +208,30 @@ impl LiveSource {
         Some(self.tenant(slot, &entry).0)
     }
 
-    fn sample(&mut self, slot: u32, entry: &LoopSlot) -> Sample {
+    /// How often the process was held back, as of a moment ago; of the last batch, as of now.
+    fn throttling(&mut self, pid: u32, now: u64) -> Option<Throttling> {
+        let process = self.processes.get_mut(&pid)?;
+        let (known, asked_at) = process.throttled;
+        if !self.detached && now.saturating_sub(asked_at) < THROTTLING_AGE_NS {
+            return known;
+        }
+        let throttled = process.throttling.since().or(known);
+        process.throttled = (throttled, now);
+        throttled
+    }
+
+    fn sample(&mut self, slot: u32, entry: &LoopSlot, now: u64) -> Sample {
         let (id, identity) = self.tenant(slot, entry);
-        Sample { id, identity, wake: entry.wake, shared: entry.shared != 0, machine: Box::new(entry.machine) }
+        let throttling = self.throttling(identity.pid, now);
+        Sample {
+            id,
+            identity,
+            wake: entry.wake,
+            shared: entry.shared != 0,
+            ring_events: entry.ring_events,
+            throttling,
+            machine: Box::new(entry.machine),
+        }
     }
 }
 
@@ -221,7 +250,7 @@ impl Source for LiveSource {
         let mut ended = Vec::new();
         for (slot, entry) in entries {
             let over = entry.status == status::ENDED;
-            let sample = self.sample(slot, &entry);
+            let sample = self.sample(slot, &entry, batch.at);
             if over {
                 ended.push(slot);
                 batch.ended.push(sample.id);

@@ -4,6 +4,7 @@ mod arguments;
 mod live;
 mod naming;
 pub mod selection;
+mod throttling;
 mod watch;
 
 use std::time::Duration;

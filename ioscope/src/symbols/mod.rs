@@ -11,6 +11,17 @@
 //!
 //! Files are opened as the process sees them: through `/proc/PID/map_files` where that is allowed (it takes
 //! `CAP_SYS_ADMIN` or `CAP_CHECKPOINT_RESTORE`, and reaches deleted libraries too), else below `/proc/PID/root`.
+//!
+//! What it costs, in CPU time, where reading `/proc/PID/stat` costs 3.6 µs (release build, AMD EPYC, 2026-11-24; `tests/symbols/cost.rs`
+//! measures it again):
+//!
+//! | | a small C program, 11 addresses | node, 19 addresses |
+//! | --- | --- | --- |
+//! | opening all that is mapped | 0.7 ms | 2.2 ms |
+//! | first unwind | 0.2 ms | 4.4 ms |
+//! | every other | 0.44 µs | 0.84 µs: 23 million addresses a second |
+//! | first names, in a libc with debug information | 30 ms | 33 ms |
+//! | every other time | 0.6 µs | 1.4 µs |
 
 mod debug_file;
 mod frame;
@@ -59,7 +70,7 @@ pub enum End {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unwound {
     /// The instruction pointer, then the return addresses, innermost first: what [`Resolver::resolve`] takes as
-    /// `user`.
+    /// `user`. Where a signal interrupted, and not a call, the address is the one behind it, too.
     pub addresses: Vec<u64>,
     /// Where it ended.
     pub end: End,

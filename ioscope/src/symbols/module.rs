@@ -5,7 +5,7 @@
 //! what an address is called is remembered.
 
 use std::{
-    cell::{OnceCell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     collections::HashMap,
     fs::File,
     io,
@@ -14,6 +14,7 @@ use std::{
         fd::AsRawFd,
         unix::fs::{FileExt, MetadataExt},
     },
+    panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
@@ -55,6 +56,12 @@ impl FileKey {
 /// The bytes of a section.
 pub(super) type Bytes = Arc<[u8]>;
 
+/// Runs what reads tables that a traced program brings. The libraries that do it return errors where they expected them;
+/// where they did not, and panic, that is the end of this reading and no more.
+pub(super) fn contained<T>(read: impl FnOnce() -> T) -> Option<T> {
+    panic::catch_unwind(AssertUnwindSafe(read)).ok()
+}
+
 /// An open ELF file. Addresses in it are as the linker numbered them.
 #[derive(Debug)]
 pub(super) struct Module {
@@ -65,8 +72,10 @@ pub(super) struct Module {
     /// Of 32-bit files no stack is unwound.
     is_64: bool,
     sources: OnceCell<Vec<Source>>,
-    tables: OnceCell<ExplicitModuleSectionInfo<Bytes>>,
+    tables: OnceCell<Tables>,
     named: RefCell<HashMap<u64, Rc<[Named]>>>,
+    /// Whether reading its names has come to an unforeseen end.
+    nameless: Cell<bool>,
 }
 
 #[derive(Debug)]
@@ -75,6 +84,17 @@ struct Segment {
     address: u64,
     executable: bool,
 }
+
+/// How to get from a function to its caller.
+#[derive(Debug, Default)]
+pub(super) struct Tables {
+    pub(super) sections: ExplicitModuleSectionInfo<Bytes>,
+    /// Whether there is a function among them that returns from a signal handler.
+    pub(super) has_signal_frames: bool,
+}
+
+/// The augmentation of what returns from signal handlers, with the byte that ends it.
+const SIGNAL_FRAME: &[u8] = b"zRS\0";
 
 /// A function at an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,6 +130,7 @@ impl Module {
             sources: OnceCell::new(),
             tables: OnceCell::new(),
             named: RefCell::default(),
+            nameless: Cell::new(false),
             file,
         })
     }
@@ -130,7 +151,10 @@ impl Module {
         }
         let sources =
             self.sources.get_or_init(|| self.debug.iter().chain([&self.file]).map(Source::new).collect());
-        let found: Rc<[Named]> = sources.iter().find_map(|source| source.names(address)).unwrap_or_default();
+        let find = || sources.iter().find_map(|source| source.names(address)).unwrap_or_default();
+        let found = if self.nameless.get() { None } else { Some(contained(find)) };
+        self.nameless.set(matches!(found, None | Some(None)));
+        let found: Rc<[Named]> = found.flatten().unwrap_or_default();
         let mut named = self.named.borrow_mut();
         if named.len() >= MOST_NAMED {
             named.clear();
@@ -140,8 +164,26 @@ impl Module {
     }
 
     /// The unwind tables; `None` for a 32-bit file.
-    pub(super) fn tables(&self) -> Option<&ExplicitModuleSectionInfo<Bytes>> {
-        self.is_64.then(|| self.tables.get_or_init(|| self.read_tables().unwrap_or_default()))
+    pub(super) fn tables(&self) -> Option<&Tables> {
+        self.is_64.then(|| {
+            self.tables.get_or_init(|| {
+                let read = contained(|| self.read_tables().unwrap_or_default());
+                let sections = read.unwrap_or_default();
+                let has = |table: &Bytes| memchr::memmem::find(table, SIGNAL_FRAME).is_some();
+                Tables { has_signal_frames: sections.eh_frame.as_ref().is_some_and(has), sections }
+            })
+        })
+    }
+
+    /// Whether these are the instructions at an address.
+    pub(super) fn has_instructions(&self, address: u64, instructions: &[u8]) -> bool {
+        let found = self.segments.iter().filter(|segment| segment.executable).find_map(|segment| {
+            let offset = address.checked_sub(segment.address)?.checked_add(segment.in_file.start)?;
+            segment.in_file.contains(&offset).then_some(offset)
+        });
+        let mut there = vec![0; instructions.len()];
+        found.is_some_and(|offset| self.file.read_exact_at(&mut there, offset).is_ok())
+            && there == instructions
     }
 
     fn read_tables(&self) -> object::read::Result<ExplicitModuleSectionInfo<Bytes>> {

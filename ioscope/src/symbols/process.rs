@@ -19,9 +19,9 @@ use super::{
     frame::printable,
     jit::PerfMap,
     maps::{self, Backing, Mapping},
-    module::{FileKey, Module, Named},
+    module::{FileKey, Module, Named, contained},
     root::{self, Root},
-    unwind::{Code, Walker},
+    unwind::{Code, Space, Walker},
 };
 
 /// How long it is believed that a process runs what it did, and has mapped what it had.
@@ -67,6 +67,7 @@ pub(super) struct Process {
     walker: Walker,
     perf_map: PerfMap,
     perf_map_looked: Option<Instant>,
+    memory: OnceCell<Option<File>>,
     pub(super) used: u64,
 }
 
@@ -101,6 +102,7 @@ impl Process {
             walker: Walker::default(),
             perf_map: PerfMap::default(),
             perf_map_looked: None,
+            memory: OnceCell::new(),
             used: 0,
         })
     }
@@ -157,19 +159,11 @@ impl Process {
     pub(super) fn unwind(&mut self, registers: &Registers, stack: &[u8], modules: &mut Modules) -> Unwound {
         // What the first address is in has to be known for certain.
         self.find(registers.ip);
-        let Self { walker, mapped, pid, root, .. } = self;
+        let Self { walker, mapped, pid, root, memory, .. } = self;
         let highest =
             mapped.iter().map(|mapped| mapped.mapping.range.end).filter(|end| *end >> 63 == 0).max();
-        walker.walk(registers, highest.unwrap_or(u64::MAX), stack, |address, learn| {
-            let Some(at) = find(mapped, address) else { return false };
-            let mapped = &mapped[at];
-            let module = mapped.module(*pid, root.as_ref(), modules);
-            let tables = module
-                .as_ref()
-                .and_then(|module| Some((module.tables()?, module.start(&mapped.mapping.in_file())?)));
-            learn(&Code { range: mapped.mapping.range.clone(), tables });
-            true
-        })
+        let mut space = View { pid: *pid, mapped, root: root.as_ref(), memory, modules };
+        walker.walk(registers, highest.unwrap_or(u64::MAX), stack, &mut space)
     }
 
     /// What is at an address, innermost first. Of a return address, the call is meant, which is before.
@@ -247,6 +241,32 @@ impl Process {
     }
 }
 
+/// A process, as a walk up its stack sees it.
+struct View<'a> {
+    pid: u32,
+    mapped: &'a [Mapped],
+    root: Option<&'a Root>,
+    memory: &'a OnceCell<Option<File>>,
+    modules: &'a mut Modules,
+}
+
+impl Space for View<'_> {
+    fn code(&mut self, address: u64) -> Option<Code> {
+        let mapped = &self.mapped[find(self.mapped, address)?];
+        let module = mapped.module(self.pid, self.root, self.modules).and_then(|module| {
+            let start = module.start(&mapped.mapping.in_file())?;
+            Some((module, start))
+        });
+        Some(Code { range: mapped.mapping.range.clone(), module })
+    }
+
+    fn instructions(&mut self, address: u64, bytes: &mut [u8]) -> bool {
+        let open = || File::open(format!("/proc/{}/mem", self.pid)).ok();
+        let memory = self.memory.get_or_init(open);
+        memory.as_ref().is_some_and(|memory| memory.read_exact_at(bytes, address).is_ok())
+    }
+}
+
 impl Mapped {
     fn new(mapping: Mapping) -> Self {
         let label = match &mapping.backing {
@@ -281,7 +301,7 @@ impl Modules {
         }
         let own = self.own.get_or_init(|| Root::own().ok()).as_ref();
         let roots: Vec<_> = root.into_iter().chain(own).collect();
-        let module = match Module::new(file, path, &roots) {
+        let module = match contained(|| Module::new(file, path, &roots))? {
             Ok(module) => Rc::new(module),
             Err(error) => {
                 log::debug!("{}: {error}", path.display());
@@ -312,14 +332,23 @@ fn open_mapped(pid: u32, root: Option<&Root>, mapping: &Mapping, path: &Path) ->
 
 /// The kernel maps the same into every process (of the same word size), us included.
 fn own_vdso() -> Option<Rc<Module>> {
+    image(&own_vdso_bytes()?).map(Rc::new)
+}
+
+/// A module that is no file.
+fn image(bytes: &[u8]) -> Option<Module> {
+    let mut file: File = rustix::fs::memfd_create("ioscope-vdso", MemfdFlags::CLOEXEC).ok()?.into();
+    file.write_all(bytes).ok()?;
+    contained(|| Module::new(file, Path::new("[vdso]"), &[]))?.ok()
+}
+
+fn own_vdso_bytes() -> Option<Vec<u8>> {
     let maps = fs::read_to_string("/proc/self/maps").ok()?;
     let mapping = maps::executable(&maps).into_iter().find(|mapping| mapping.backing == Backing::Vdso)?;
     let length = mapping.range.end - mapping.range.start;
     let mut image = vec![0; usize::try_from(length).ok()?];
     File::open("/proc/self/mem").ok()?.read_exact_at(&mut image, mapping.range.start).ok()?;
-    let mut file: File = rustix::fs::memfd_create("ioscope-vdso", MemfdFlags::CLOEXEC).ok()?.into();
-    file.write_all(&image).ok()?;
-    Module::new(file, Path::new("[vdso]"), &[]).ok().map(Rc::new)
+    Some(image)
 }
 
 impl Identity {
@@ -373,6 +402,64 @@ mod tests {
         );
         assert_eq!(Identity::parse("42 (a"), None);
         assert_eq!(Identity::parse("42 (a) S 1"), None);
+    }
+
+    /// What a traced program has on its disk may be anything. Here, a byte of a file is another, each third
+    /// one in turn.
+    #[test]
+    fn broken_files_cost_names_and_nothing_else() {
+        let whole = own_vdso_bytes().unwrap();
+        let module = image(&whole).unwrap();
+        let range = 0..whole.len() as u64;
+        let start = module.start(&range).unwrap();
+        let named: Vec<u64> = range
+            .clone()
+            .step_by(64)
+            .map(|at| start + at)
+            .filter(|at| !module.names(*at).is_empty())
+            .collect();
+        assert!(named.len() > 3, "the vdso has functions");
+        let registers = |at: u64| Registers { ip: at, sp: 0x1000, fp: 0x1010, lr: at };
+        let mut opened = 0;
+        for place in (0..whole.len()).step_by(3) {
+            // Where nothing is there is nothing to break.
+            if whole[place.saturating_sub(8)..(place + 8).min(whole.len())].iter().all(|byte| *byte == 0) {
+                continue;
+            }
+            let mut broken = whole.clone();
+            broken[place] = !broken[place];
+            let Some(module) = image(&broken).map(Rc::new) else { continue };
+            opened += 1;
+            for at in named.iter().step_by(named.len() / 3) {
+                module.names(*at);
+                let mut space = One { module: module.clone(), range: range.clone() };
+                let found = Walker::<super::super::unwind::Native>::default().walk(
+                    &registers(*at),
+                    1 << 47,
+                    &[0x55; 256],
+                    &mut space,
+                );
+                assert!(!found.addresses.is_empty());
+            }
+        }
+        assert!(opened > 300, "{opened}");
+    }
+
+    /// A file that is mapped from address 0 on.
+    struct One {
+        module: Rc<Module>,
+        range: std::ops::Range<u64>,
+    }
+
+    impl Space for One {
+        fn code(&mut self, address: u64) -> Option<Code> {
+            let code = || Code { range: self.range.clone(), module: Some((self.module.clone(), 0)) };
+            self.range.contains(&address).then(code)
+        }
+
+        fn instructions(&mut self, _: u64, _: &mut [u8]) -> bool {
+            false
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 /* Spins in a function whose callers are known. With -DINLINED two of them are compiled into their caller; with
- * -DSIGNAL the function runs as a signal handler. */
+ * -DSIGNAL the function runs as a signal handler; with -DTHREAD in a thread of its own. */
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -24,7 +25,7 @@ LAYER int inner_layer(int depth) {
     local[depth % 40] = depth;
 #ifdef SIGNAL
     signal(SIGUSR1, spin_known);
-    raise(SIGUSR1);
+    kill(getpid(), SIGUSR1);
 #else
     spin_known(depth);
 #endif
@@ -42,8 +43,18 @@ __attribute__((noinline)) int recurse(int depth) {
     return found + room[depth];
 }
 
+__attribute__((noinline)) void *thread_main(void *argument) {
+    return (char *)argument + recurse(3);
+}
+
 int main(void) {
     puts("ready");
     fflush(stdout);
+#ifdef THREAD
+    pthread_t thread;
+    pthread_create(&thread, NULL, thread_main, NULL);
+    return pthread_join(thread, NULL);
+#else
     return recurse(3) + 1;
+#endif
 }

@@ -66,7 +66,12 @@ pub(crate) fn has_ring(mode: RingMode) -> bool {
     match mode {
         RingMode::Registered => REGISTERED_RING.is_here(),
         RingMode::DeferTaskrun => DEFER_TASKRUN.is_here(),
-        RingMode::Plain | RingMode::SubmitThenWait | RingMode::SqPoll => true,
+        RingMode::Plain
+        | RingMode::SubmitThenWait
+        | RingMode::SubmitEach
+        | RingMode::TakeLate
+        | RingMode::Workers
+        | RingMode::SqPoll => true,
     }
 }
 

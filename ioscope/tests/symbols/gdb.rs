@@ -32,6 +32,15 @@ pub(crate) fn snapshot(pid: u32) -> Snapshot {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("it is running");
     let stack = maps.lines().find(|line| line.ends_with("[stack]")).expect("it has a stack");
     let end = stack.split(['-', ' ']).nth(1).expect("a mapping has an end");
+    look(pid, 1, &format!("0x{end}"))
+}
+
+/// Looks at the second thread, and at so many bytes of its stack.
+pub(crate) fn snapshot_of_second_thread(pid: u32, bytes: usize) -> Snapshot {
+    look(pid, 2, &format!("$sp+{bytes}"))
+}
+
+fn look(pid: u32, thread: u32, end: &str) -> Snapshot {
     let directory = tempfile::tempdir().expect("there is room");
     let file = directory.path().join("stack");
     let registers = REGISTERS
@@ -46,9 +55,11 @@ pub(crate) fn snapshot(pid: u32) -> Snapshot {
         "set backtrace past-entry on".to_owned(),
         "set print frame-arguments none".to_owned(),
         "set language c".to_owned(),
+        format!("thread {thread}"),
         format!("printf \"REGISTERS %lx %lx %lx %lx\\n\", {registers}"),
-        format!("dump binary memory {} (char*)$sp (char*)0x{end}", file.display()),
+        format!("dump binary memory {} (char*)$sp (char*)({end})", file.display()),
         "set language auto".to_owned(),
+        "printf \"BACKTRACE\\n\"".to_owned(),
         "backtrace".to_owned(),
     ];
     let mut gdb = Command::new("gdb");
@@ -66,7 +77,7 @@ pub(crate) fn snapshot(pid: u32) -> Snapshot {
     Snapshot {
         registers: Registers { ip, sp, fp, lr },
         stack: fs::read(file).unwrap_or_else(|error| panic!("{error}: {}", all())),
-        backtrace: text.lines().filter_map(function).collect(),
+        backtrace: text.lines().skip_while(|line| *line != "BACKTRACE").filter_map(function).collect(),
     }
 }
 

@@ -1,27 +1,34 @@
 //! Names and stacks of real programs, built in many ways. The second source is gdb.
 
+mod cost;
 mod gdb;
+mod processes;
 mod programs;
+mod runtimes;
 
 use std::fs;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
 
 use gdb::Snapshot;
-use ioscope::symbols::{End, Frame, Origin, ProcessError, Resolver, Stack};
+use ioscope::symbols::{End, Frame, Origin, Resolver, Stack};
 use programs::{Running, Workshop, skip};
 
 /// What spins, and who called it, in `spin.c`.
 const SPIN: [&str; 8] =
     ["spin_known", "inner_layer", "outer_layer", "recurse", "recurse", "recurse", "recurse", "main"];
 
+/// Whether there is a gdb, and whether it may look at processes that it has not started.
 fn have_gdb() -> bool {
-    let there = gdb::is_there();
-    if !there {
+    let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
+    let may = rustix::process::geteuid().is_root() || ["", "0"].contains(&scope.trim());
+    if !gdb::is_there() {
         skip("this machine lacks gdb");
+    } else if !may {
+        skip("gdb may not attach (kernel.yama.ptrace_scope)");
+    } else {
+        return true;
     }
-    there
+    false
 }
 
 fn names(stack: &Stack) -> Vec<&str> {
@@ -90,6 +97,26 @@ fn without_frame_pointers() {
     }
 }
 
+/// A thread's stack ends where threads begin.
+#[test]
+fn in_a_thread() {
+    let workshop = Workshop::new();
+    if !have_gdb() {
+        return;
+    }
+    let Some(program) = workshop.build("spin.c", &["-O2", "-fomit-frame-pointer", "-pthread", "-DTHREAD"])
+    else {
+        return;
+    };
+    let running = Running::start(&program);
+    let seen = gdb::snapshot_of_second_thread(running.pid, 3000);
+    let (stack, end) = resolve(&mut Resolver::new(), running.pid, &seen);
+    assert_eq!(names(&stack)[..7], SPIN[..7]);
+    assert_eq!(names(&stack)[7], "thread_main");
+    same_as_gdb(&stack, &seen);
+    assert_eq!(end, End::Bottom);
+}
+
 #[test]
 fn static_and_position_independent() {
     if have_gdb() {
@@ -109,6 +136,31 @@ fn without_an_index_of_the_unwind_tables() {
     if have_gdb() {
         expect_spin(&["-O2", "-fomit-frame-pointer", "-Wl,--no-eh-frame-hdr"]);
     }
+}
+
+/// From a handler to what the signal interrupted.
+#[test]
+fn signal_handlers_have_the_interrupted_code_below_them() {
+    if !have_gdb() {
+        return;
+    }
+    let workshop = Workshop::new();
+    let flags = ["-O2", "-fomit-frame-pointer", "-DSIGNAL"];
+    let Some(program) = workshop.build("spin.c", &flags) else { return };
+    let running = Running::start(&program);
+    let mut seen = gdb::snapshot(running.pid);
+    let (stack, end) = resolve(&mut Resolver::new(), running.pid, &seen);
+    assert_eq!(seen.backtrace[1], "<signal handler called>");
+    let returns = stack.frames[1].name.to_string();
+    assert!(
+        ["__restore_rt", "__kernel_rt_sigreturn"].contains(&&*returns) || returns.contains("+0x"),
+        "{returns}"
+    );
+    seen.backtrace[1] = as_gdb_has_it(&stack.frames[1]);
+    same_as_gdb(&stack, &seen);
+    assert_eq!(end, End::Bottom);
+    let found = names(&stack);
+    assert!(found.contains(&"inner_layer") && found.contains(&"main"), "{found:?}");
 }
 
 /// Functions that are compiled into their caller are frames of their own, with the lines of the calls.
@@ -276,125 +328,6 @@ fn functions_made_at_run_time_have_the_names_of_the_perf_map() {
     fs::remove_file(format!("/tmp/perf-{}.map", running.pid)).unwrap();
 }
 
-/// The same in namespaces of its own, where `/tmp`, the program's path and its number are others.
-#[cfg(target_arch = "x86_64")]
-#[test]
-fn a_process_in_other_namespaces_is_seen_as_it_sees_itself() {
-    let workshop = Workshop::new();
-    if !have_gdb() {
-        return;
-    }
-    if !rustix::process::geteuid().is_root() {
-        return skip("making namespaces takes root");
-    }
-    if workshop.build("spin_jit.c", &["-O2", "-fomit-frame-pointer"]).is_none() {
-        return;
-    }
-    let script = format!(
-        "mount -t tmpfs none /tmp && mount -t tmpfs none /mnt && cp /proc/self/fd/9 /mnt/inside && exec /mnt/inside \
-         9<&- < /dev/null # {}",
-        workshop.path("program").display()
-    );
-    let mut command = Command::new("unshare");
-    command.args([
-        "--mount",
-        "--pid",
-        "--fork",
-        "--kill-child",
-        "sh",
-        "-c",
-        &format!("exec 9< \"$0\"; {script}"),
-    ]);
-    command.arg(workshop.path("program"));
-    let running = Running::command(&mut command);
-    // unshare forks: the program is its child.
-    let children = format!("/proc/{0}/task/{0}/children", running.pid);
-    let pid: u32 = fs::read_to_string(children).unwrap().trim().parse().unwrap();
-    let seen = gdb::snapshot(pid);
-    let mut resolver = Resolver::new();
-    let (stack, end) = resolve(&mut resolver, pid, &seen);
-    assert_eq!(names(&stack)[..3], ["JS:*spinKnown", "call", "main"], "{stack:#?}");
-    assert_eq!((stack.frames[2].module.as_deref(), end), (Some("/mnt/inside"), End::Bottom));
-    assert!(!Path::new("/mnt/inside").exists(), "it is not to be seen from here");
-}
-
-/// The same number, another program: names of the old one would be wrong.
-#[cfg(target_arch = "x86_64")]
-#[test]
-fn another_program_in_the_same_process_is_noticed() {
-    let (workshop, next) = (Workshop::new(), Workshop::new());
-    if !have_gdb() {
-        return;
-    }
-    let flags = ["-O2", "-no-pie"];
-    let (Some(first), Some(second)) = (workshop.build("spin_jit.c", &flags), next.build("spin.c", &flags))
-    else {
-        return;
-    };
-    let running = Running::command(Command::new(first).arg(&second));
-    let pid = running.pid;
-    let mut resolver = Resolver::new();
-    let before = gdb::snapshot(pid);
-    let (stack, _) = resolve(&mut resolver, pid, &before);
-    assert_eq!(names(&stack)[..3], ["JS:*spinKnown", "call", "main"], "{stack:#?}");
-    fs::remove_file(format!("/tmp/perf-{pid}.map")).unwrap();
-
-    let number = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-    rustix::process::kill_process(number, rustix::process::Signal::USR1).unwrap();
-    let exe = format!("/proc/{pid}/exe");
-    while fs::read_link(&exe).unwrap_or_default() != second {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-    std::thread::sleep(std::time::Duration::from_millis(300));
-    let (stack, _) = resolve(&mut resolver, pid, &gdb::snapshot(pid));
-    assert_eq!(names(&stack)[..SPIN.len()], SPIN, "{stack:#?}");
-}
-
-/// Replaced on disk while it runs, as an upgrade does.
-#[test]
-fn a_program_whose_file_was_deleted_keeps_its_names() {
-    let workshop = Workshop::new();
-    if !have_gdb() {
-        return;
-    }
-    let Some(program) = workshop.build("spin.c", &["-O2", "-fomit-frame-pointer"]) else { return };
-    let running = Running::start(&program);
-    let seen = gdb::snapshot(running.pid);
-    fs::remove_file(&program).unwrap();
-    fs::write(&program, "something else").unwrap();
-    let (stack, end) = resolve(&mut Resolver::new(), running.pid, &seen);
-    assert_eq!(names(&stack)[..SPIN.len()], SPIN, "{stack:#?}");
-    assert_eq!(end, End::Bottom);
-}
-
-#[test]
-fn a_process_that_has_ended_keeps_its_names_until_it_is_forgotten() {
-    let workshop = Workshop::new();
-    if !have_gdb() {
-        return;
-    }
-    let Some(program) = workshop.build("spin.c", &["-O2", "-fomit-frame-pointer"]) else { return };
-    let running = Running::start(&program);
-    let pid = running.pid;
-    let seen = gdb::snapshot(pid);
-    let mut resolver = Resolver::new();
-    resolver.prepare(pid).unwrap();
-    running.kill();
-    std::thread::sleep(std::time::Duration::from_millis(300));
-
-    let (stack, end) = resolve(&mut resolver, pid, &seen);
-    assert_eq!(names(&stack)[..SPIN.len()], SPIN, "{stack:#?}");
-    assert_eq!(end, End::Bottom);
-
-    resolver.forget(pid);
-    assert!(matches!(resolver.prepare(pid), Err(ProcessError::Gone(gone)) if gone == pid));
-    let found = resolver.unwind(pid, &seen.registers, &seen.stack);
-    assert_eq!((found.addresses.as_slice(), found.end), (&[seen.registers.ip][..], End::Cut));
-    let stack = resolver.resolve(pid, &[], &found.addresses);
-    assert_eq!(names(&stack), [format!("{:#x}", seen.registers.ip)]);
-    assert_eq!(stack.frames[0].module, None);
-}
-
 /// However little of the stack was copied, what was found is the beginning of the whole, and it is said to be cut.
 #[test]
 fn a_short_copy_gives_a_short_stack() {
@@ -431,73 +364,4 @@ fn kernel_addresses_have_names() {
     assert_eq!(names(&stack), ["schedule", "schedule", "0x1", "0x2"]);
     let origins: Vec<_> = stack.frames.iter().map(|frame| frame.origin).collect();
     assert_eq!(origins, [Origin::Kernel, Origin::Kernel, Origin::Kernel, Origin::User]);
-}
-
-/// The second one makes interpreted functions frames of their own.
-const NODE_FLAGS: [&str; 2] = ["--perf-basic-prof", "--interpreted-frames-native-stack"];
-
-/// node tells of the functions that it compiles; the stack goes through them into node itself, down to its start.
-#[test]
-fn functions_of_node_have_names() {
-    if !have_gdb() {
-        return;
-    }
-    if Command::new("node").arg("--version").output().is_err() {
-        return skip("this machine lacks node");
-    }
-    let workshop = Workshop::new();
-    let script = workshop.path("stall.js");
-    let text = "\
-function spinKnown(n) { let x = n; for (;;) { x = (x * 31 + 7) % 1000003; } }
-function callsIt(n) { return spinKnown(n) + 1; }
-setTimeout(() => { console.log('ready'); callsIt(5); }, 1);
-";
-    fs::write(&script, text).unwrap();
-    let running = Running::command(Command::new("node").args(NODE_FLAGS).arg(&script).process_group(0));
-    std::thread::sleep(std::time::Duration::from_millis(500));
-    let seen = gdb::snapshot(running.pid);
-    let mut resolver = Resolver::new();
-    let (stack, end) = resolve(&mut resolver, running.pid, &seen);
-    fs::remove_file(format!("/tmp/perf-{}.map", running.pid)).unwrap();
-    let found = names(&stack);
-    let spins = stack
-        .frames
-        .iter()
-        .find(|frame| frame.name.ends_with("spinKnown"))
-        .unwrap_or_else(|| panic!("{stack:#?}"));
-    assert_eq!(spins.origin, Origin::Jit);
-    let location = spins.location.as_ref().unwrap();
-    assert_eq!((&*location.file, location.line), (script.to_str().unwrap(), Some(1)));
-    let place = |name: &str| {
-        found.iter().position(|found| found.contains(name)).unwrap_or_else(|| panic!("{name}: {found:#?}"))
-    };
-    let order = ["spinKnown", "callsIt", "uv_run", "node::Start", "main"].map(place);
-    assert!(order.is_sorted(), "{found:#?}");
-    assert_eq!(end, End::Bottom);
-}
-
-/// The interpreter's own functions, with the call of the sleep innermost: a thread that is asleep has a stack as
-/// well. From Python 3.12 on, with `-X perf`, there are Python's functions too.
-#[test]
-fn a_sleeping_python_shows_the_interpreter() {
-    if !have_gdb() {
-        return;
-    }
-    if Command::new("python3").arg("--version").output().is_err() {
-        return skip("this machine lacks python3");
-    }
-    let script = "\
-import time
-def blocks(): time.sleep(1000)
-print('ready', flush=True)
-blocks()
-";
-    let running = Running::command(Command::new("python3").args(["-X", "perf", "-c", script]));
-    let seen = gdb::snapshot(running.pid);
-    let (stack, end) = resolve(&mut Resolver::new(), running.pid, &seen);
-    same_as_gdb(&stack, &seen);
-    assert_eq!(end, End::Bottom);
-    let found = names(&stack);
-    assert!(found.iter().any(|name| name.contains("sleep")), "{found:#?}");
-    assert!(found.iter().any(|name| name.contains("Eval")), "{found:#?}");
 }

@@ -156,10 +156,10 @@ impl Apt {
         packages_in(directory)?.pop().context("apt-get download wrote no package")
     }
 
-    /// Downloads a package and what it needs beyond what is installed; returns their files.
+    /// Downloads packages and what they need beyond what is installed; returns their files.
     pub(super) fn download_with_dependencies(
         &self,
-        name: &str,
+        names: &[&str],
         release: Option<&str>,
     ) -> Result<Vec<PathBuf>> {
         let mut command = self.command("apt-get");
@@ -174,7 +174,7 @@ impl Apt {
         if let Some(release) = release {
             command.args(["--target-release", release]);
         }
-        run(command.arg(name))?;
+        run(command.args(names))?;
         packages_in(&self.directory.join("cache/archives"))
     }
 
@@ -207,6 +207,15 @@ fn configuration(directory: &Path, architecture: &str) -> String {
          Acquire::IndexTargets::deb::DEP-11::DefaultEnabled \"false\";\n\
          Acquire::Retries \"3\";\n"
     )
+}
+
+/// Unpacks packages below a directory.
+pub(super) fn unpack(packages: &[PathBuf], to: &Path) -> Result<()> {
+    fs::create_dir_all(to).with_context(|| format!("cannot make {}", to.display()))?;
+    for package in packages {
+        output(Command::new("dpkg-deb").arg("--extract").arg(package).arg(to))?;
+    }
+    Ok(())
 }
 
 fn packages_in(directory: &Path) -> Result<Vec<PathBuf>> {

@@ -61,6 +61,14 @@ impl Arch {
         }
     }
 
+    /// The names of the machine's two serial lines: for the kernel's console, and for the guest's output.
+    pub(super) fn serial_lines(self) -> [&'static str; 2] {
+        match self {
+            Self::X86_64 => ["ttyS0", "ttyS1"],
+            Self::Aarch64 => ["ttyAMA0", "ttyAMA1"],
+        }
+    }
+
     /// The series of kernels that the whole matrix has.
     pub(super) fn series(self) -> &'static [&'static str] {
         match self {

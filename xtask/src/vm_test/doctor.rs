@@ -47,7 +47,7 @@ impl Doctor {
                     "{} is missing on {release}, and the table has it since {}: {}",
                     item.name,
                     item.since.as_deref().unwrap_or_default(),
-                    item.detail
+                    shortened(&item.detail)
                 )),
                 (Some(true), Some(false)) => found.push(format!(
                     "{} works on {release}, and the table has it only since {}",
@@ -55,7 +55,7 @@ impl Doctor {
                     item.since.as_deref().unwrap_or_default()
                 )),
                 (Some(false), None) if item.essential => {
-                    found.push(format!("{} is missing on {release}: {}", item.name, item.detail));
+                    found.push(format!("{} is missing on {release}: {}", item.name, shortened(&item.detail)));
                 }
                 _ => {}
             }
@@ -66,6 +66,15 @@ impl Doctor {
     /// The programs that were loaded, and what they cost the verifier.
     pub(super) fn programs(&self) -> impl Iterator<Item = (&str, Option<u64>)> {
         self.hooks.iter().flat_map(|hook| &hook.programs).map(|(name, count)| (name.as_str(), *count))
+    }
+}
+
+/// A reason without what a verifier has written between its first line and its last ones.
+fn shortened(detail: &str) -> String {
+    let lines: Vec<&str> = detail.trim().lines().collect();
+    match lines.as_slice() {
+        [first, .., before_last, last] if lines.len() > 4 => format!("{first} … {before_last}; {last}"),
+        _ => lines.join("; "),
     }
 }
 
@@ -104,6 +113,15 @@ mod tests {
         let found = doctor().contradictions("6.1.0-56-cloud-amd64");
         assert_eq!(found.len(), 2);
         assert!(found[0].starts_with("b is missing on 6.1.0-56"), "{found:?}");
+    }
+
+    #[test]
+    fn a_verifiers_log_is_shortened() {
+        assert_eq!(shortened("no\n"), "no");
+        assert_eq!(
+            shortened("refused: 0: r6 = r1\n1\n2\n3\ntoo large\nprocessed 4\n"),
+            "refused: 0: r6 = r1 … too large; processed 4"
+        );
     }
 
     #[test]

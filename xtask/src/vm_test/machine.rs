@@ -75,8 +75,9 @@ pub(super) fn run(plan: &Plan<'_>) -> Result<Run> {
     command.arg("-serial").arg(format!("file:{}", plan.console.display()));
     command.args(["-chardev", "stdio,id=out,signal=off", "-serial", "chardev:out"]);
     command.arg("-kernel").arg(&plan.kernel.image).arg("-initrd").arg(plan.image);
+    let [console_line, output_line] = plan.qemu.arch.serial_lines();
     command.arg("-append").arg(format!(
-        "console=ttyS0 quiet panic=-1 oops=panic {} rdinit=/vm/init -- vm-guest /dev/ttyS1",
+        "console={console_line} quiet panic=-1 oops=panic {} rdinit=/vm/init -- vm-guest /dev/{output_line}",
         plan.append
     ));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

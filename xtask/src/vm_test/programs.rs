@@ -9,15 +9,31 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
-use super::arch::Arch;
+use super::cross::Cross;
 use crate::workspace::{cargo, root, which};
+
+/// What the unit tests are called.
+const UNIT: &str = "unit";
 
 /// Test programs that are not run in a guest, and why.
 const LEFT_OUT: &[(&str, &str)] = &[
+    ("demo_worker", "it holds the built-in loops against strace, and no probe takes part"),
     ("real_programs", "the servers and runtimes that it traces are not in the image"),
     ("runtimes", "the servers and runtimes that it recognises are not in the image"),
     ("ui", "the screens are the same on every kernel; what feeds them is tested by the others"),
 ];
+
+/// Test programs of which only a part is run in a guest, unless it is asked for other tests: what their names have in
+/// them, and why no more.
+const PARTS: &[(&str, &[&str], &str)] = &[
+    ("cli", &["cgroup", "32_bit", "children"], "the rest of the command line is the same on every kernel"),
+    (UNIT, &["probe::"], "the rest asks the kernel nothing"),
+];
+
+/// The part of a test program that is run in a guest; empty for all of it.
+pub(super) fn part(name: &str) -> &'static [&'static str] {
+    PARTS.iter().find(|(known, _, _)| *known == name).map_or(&[], |(_, part, _)| part)
+}
 
 /// What the tests start by name. One that this machine lacks is missing in the guest, too, and the tests that
 /// need it say so.
@@ -26,6 +42,8 @@ pub(super) const TOOLS: &[&str] =
 
 /// The programs that cargo has built.
 pub(super) struct Programs {
+    /// The guest's first process.
+    pub(super) init: PathBuf,
     /// `ioscope` itself, where the tests look for it.
     pub(super) ioscope: PathBuf,
     /// Name and path of each test program.
@@ -53,13 +71,27 @@ struct Profile {
 
 impl Programs {
     /// Builds `ioscope` and its tests. `only`: no other test programs than these.
-    pub(super) fn build(prepare: impl FnOnce(&mut Command), only: &[String]) -> Result<Self> {
-        let mut command = Command::new(cargo());
-        command
-            .args(["test", "--no-run", "--locked", "--profile", "vm", "--package", "ioscope"])
-            .current_dir(root());
+    /// `cross`: what builds them, if they are for another architecture.
+    pub(super) fn build(cross: Option<&Cross>, only: &[String]) -> Result<Self> {
+        let builder = |verb: &str| {
+            cross.map_or_else(
+                || {
+                    let mut command = Command::new(cargo());
+                    command.arg(verb);
+                    command
+                },
+                |cross| cross.cargo(verb),
+            )
+        };
+        let mut command = builder("test");
+        command.args(["--no-run", "--locked", "--profile", "vm", "--package", "ioscope"]).current_dir(root());
         command.args(["--message-format", "json-render-diagnostics"]);
-        prepare(&mut command);
+        for name in only {
+            match name.as_str() {
+                UNIT => command.arg("--lib"),
+                name => command.args(["--test", name]),
+            };
+        }
         eprintln!("building the tests");
         let built = command.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
         if !built.status.success() {
@@ -67,14 +99,22 @@ impl Programs {
         }
         let text = String::from_utf8(built.stdout).context("cargo's messages")?;
         let programs = Self::parse(&text)?;
-        for name in only {
-            if !programs.tests.iter().any(|(known, _)| known == name) {
-                let known: Vec<&str> = programs.tests.iter().map(|(name, _)| name.as_str()).collect();
-                bail!("there is no test program {name} for a guest; there are {}", known.join(", "));
-            }
+        if let Some(name) = only.iter().find(|name| programs.tests.iter().all(|(known, _)| known != *name)) {
+            let why = LEFT_OUT.iter().find(|(known, _)| known == name).map_or("", |(_, why)| *why);
+            bail!("{name} is not run in a guest: {why}");
         }
-        let tests = programs.tests.into_iter().filter(|(name, _)| only.is_empty() || only.contains(name));
-        Ok(Self { ioscope: programs.ioscope, tests: tests.collect() })
+        let init = if cross.is_none() {
+            std::env::current_exe()?
+        } else {
+            // This very program, for the other architecture.
+            let mut command = builder("build");
+            command.args(["--locked", "--profile", "vm", "--package", "xtask"]).current_dir(root());
+            command.args(["--message-format", "json-render-diagnostics"]);
+            let built = command.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
+            let text = String::from_utf8(built.stdout).context("cargo's messages")?;
+            executable(&text, "xtask").context("xtask does not build")?
+        };
+        Ok(Self { init, ..programs })
     }
 
     fn parse(messages: &str) -> Result<Self> {
@@ -90,7 +130,7 @@ impl Programs {
             if is("bin") && !profile.test && target.name == "ioscope" {
                 ioscope = Some(path);
             } else if profile.test && (is("test") || is("lib")) {
-                let name = if is("lib") { "unit".to_owned() } else { target.name };
+                let name = if is("lib") { UNIT.to_owned() } else { target.name };
                 if !LEFT_OUT.iter().any(|(left_out, _)| *left_out == name) {
                     tests.push((name, path));
                 }
@@ -100,26 +140,37 @@ impl Programs {
         if tests.is_empty() {
             bail!("cargo built no test program");
         }
-        Ok(Self { ioscope: ioscope.context("cargo built no ioscope")?, tests })
+        let ioscope = ioscope.context("cargo built no ioscope")?;
+        Ok(Self { init: PathBuf::new(), ioscope, tests })
     }
+}
+
+/// The program of this name in cargo's messages.
+fn executable(messages: &str, name: &str) -> Option<PathBuf> {
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Message>(line).ok());
+    let mut found = messages.filter_map(|message| Some((message.executable?, message.target?)));
+    found.find(|(_, target)| target.name == name).map(|(path, _)| path)
 }
 
 /// Says which test programs are not run, and why.
 pub(super) fn left_out() -> impl Iterator<Item = String> {
-    LEFT_OUT.iter().map(|(name, why)| format!("{name} is not run in a guest: {why}"))
+    let whole = LEFT_OUT.iter().map(|(name, why)| format!("{name} is not run in a guest: {why}"));
+    let parts = PARTS
+        .iter()
+        .map(|(name, part, why)| format!("of {name}, only {} is run in a guest: {why}", part.join(", ")));
+    whole.chain(parts)
 }
 
 /// A copy without debug information, if the tool for it is there: a tenth of the size. Returns what to pack.
-pub(super) fn stripped(executable: &Path, directory: &Path, arch: Arch) -> Result<PathBuf> {
-    let tools = [format!("{}-linux-gnu-strip", arch.gnu()), "strip".to_owned()];
-    let tools = if Arch::HOST == Some(arch) { &tools[..] } else { &tools[..1] };
-    let Some(strip) = tools.iter().find_map(|tool| which(tool)) else { return Ok(executable.to_owned()) };
+pub(super) fn stripped(executable: &Path, directory: &Path, cross: Option<&Cross>) -> Result<PathBuf> {
+    let strip = cross.map(Cross::strip).or_else(|| which("strip").map(Command::new));
+    let Some(mut strip) = strip else { return Ok(executable.to_owned()) };
     fs::create_dir_all(directory)?;
     let name = executable.file_name().context("an executable has a name")?;
     let copy = directory.join(name);
     let time = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
     if time(&copy) <= time(executable) {
-        run_quietly(Command::new(strip).arg("--strip-debug").arg("-o").arg(&copy).arg(executable))?;
+        run_quietly(strip.arg("--strip-debug").arg("-o").arg(&copy).arg(executable))?;
     }
     Ok(copy)
 }

@@ -9,10 +9,10 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use super::{
-    apt::{Apt, Archive, Installed, Suite},
+    apt::{Apt, Archive, Installed, Suite, unpack},
     arch::Arch,
 };
-use crate::workspace::{output, run, which};
+use crate::workspace::{output, which};
 
 /// Emulation of 7.2 crashes some guests.
 const OLDEST: u32 = 8;
@@ -20,7 +20,8 @@ const OLDEST: u32 = 8;
 /// An emulator that runs here.
 #[derive(Clone, Debug)]
 pub(super) struct Qemu {
-    arch: Arch,
+    /// What it emulates.
+    pub(super) arch: Arch,
     program: PathBuf,
     /// Where it was unpacked; none for the machine's own.
     root: Option<PathBuf>,
@@ -104,13 +105,10 @@ fn fetch(cache: &Path, arch: Arch, root: &Path) -> Result<()> {
     if let Err(error) = apt.update() {
         eprintln!("{error:#}");
     }
-    let packages = apt.download_with_dependencies(arch.emulator_package(), release)?;
+    let packages = apt.download_with_dependencies(&[arch.emulator_package()], release)?;
     let unfinished = root.with_extension("unfinished");
     let _ = fs::remove_dir_all(&unfinished);
-    fs::create_dir_all(&unfinished)?;
-    for package in &packages {
-        run(Command::new("dpkg-deb").arg("--extract").arg(package).arg(&unfinished))?;
-    }
+    unpack(&packages, &unfinished)?;
     let _ = fs::remove_dir_all(root);
     fs::rename(&unfinished, root)?;
     apt.clean()

@@ -9,6 +9,7 @@ use std::{
 use serde::Deserialize as _;
 
 use super::{
+    Setting,
     arch::Arch,
     console::Outcome,
     doctor::Doctor,
@@ -34,26 +35,33 @@ struct Column {
 pub(super) struct Report {
     arch: Arch,
     qemu: String,
+    /// In which way this is less than everything.
+    limits: Vec<String>,
     columns: Vec<Column>,
     wall: Duration,
 }
 
 impl Report {
     pub(super) fn new(
-        arch: Arch,
-        qemu: &str,
-        kernels: &[Kernel],
+        setting: &Setting,
+        limits: Vec<String>,
         mut runs: BTreeMap<(usize, Kind), Run>,
         wall: Duration,
     ) -> Self {
-        let columns = kernels.iter().enumerate().map(|(place, kernel)| Column {
+        let columns = setting.kernels.iter().enumerate().map(|(place, kernel)| Column {
             kernel: kernel.clone(),
             runs: Kind::ALL
                 .into_iter()
                 .filter_map(|kind| Some((kind, runs.remove(&(place, kind))?)))
                 .collect(),
         });
-        Self { arch, qemu: qemu.to_owned(), columns: columns.collect(), wall }
+        Self {
+            arch: setting.arch,
+            qemu: setting.qemu.version.clone(),
+            limits,
+            columns: columns.collect(),
+            wall,
+        }
     }
 
     /// What is not as it should be.
@@ -94,6 +102,10 @@ impl Report {
     /// The page for docs/, with its date.
     pub(super) fn page(&self) -> String {
         let series: Vec<&str> = self.columns.iter().map(|column| column.kernel.series.as_str()).collect();
+        let limits = match self.limits.as_slice() {
+            [] => String::new(),
+            limits => format!("This is not all of it: {}.\n\n", limits.join("; ")),
+        };
         let left_out: Vec<String> = programs::left_out().map(|line| format!("- {line}\n")).collect();
         let left_out = left_out.concat();
         format!(
@@ -101,7 +113,7 @@ impl Report {
              What ioscope can do on Debian's kernels, and that it does it: the kernel tests and `ioscope doctor` in \
              virtual machines. Written on {} by `cargo xtask vm-test --write`: Linux {} on {}, emulated by QEMU {}. \
              Emulation is slow, and its times say nothing of real machines; counts and states are exact all the \
-             same.\n\n{self}\n## Not run\n\n{left_out}",
+             same.\n\n{limits}{self}\n## Not run\n\n{left_out}",
             today(),
             series.join(", "),
             self.arch,

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use super::programs::Programs;
+use super::programs::{Programs, part};
 use super::protocol::{Job, Step};
 
 /// A step that takes longer is killed.
@@ -66,7 +66,8 @@ pub(super) fn job(kind: Kind, programs: &Programs, filter: &[String], measure: b
         if name.starts_with("kernel_") {
             work.extend(WAYS.map(|way| test(name, Some(way), filter)));
         } else {
-            work.push(test(name, None, filter));
+            // Which way it is does not matter to them, and this one starts sooner.
+            work.push(Step { environment: hooks(WAYS[1]), ..test(name, None, filter) });
         }
     }
     if kind == Kind::Counted && measure {
@@ -115,9 +116,8 @@ fn test(name: &str, way: Option<&str>, filter: &[String]) -> Step {
     let program = place(name);
     let program = Path::new(&program).display().to_string();
     let mut step = step(name, [program.as_str(), "--test-threads=1", "--color=never"], false);
-    if filter.is_empty() && name == "unit" {
-        // Of the unit tests, those that ask the kernel something.
-        step.command.push("probe::".to_owned());
+    if filter.is_empty() {
+        step.command.extend(part(name).iter().map(|&part| part.to_owned()));
     }
     step.command.extend(filter.iter().cloned());
     if let Some(way) = way {
@@ -136,6 +136,7 @@ mod tests {
 
     fn programs(names: &[&str]) -> Programs {
         Programs {
+            init: PathBuf::from("/t/xtask"),
             ioscope: PathBuf::from("/t/ioscope"),
             tests: names.iter().map(|name| ((*name).to_owned(), PathBuf::from("/t").join(name))).collect(),
         }

@@ -75,6 +75,7 @@ impl Kernel {
         add(&mut synth, "io_rings", &[("sq", ring), ("cq", ring), ("cq_overflow", int)]);
         let hot = synth.structure("", 64, &[("flags", int, 0), ("rings", pointer, 128)]);
         add(&mut synth, "io_ring_ctx", &[("refs", pointer), ("", hot)]);
+        add(&mut synth, "io_kiocb", &[("file", pointer), ("ctx", pointer)]);
         let rings = synth.array(pointer, 16);
         add(&mut synth, "io_uring_task", &[("last", pointer), ("registered_rings", rings)]);
         Self::readiness(&mut synth, pointer, int);
@@ -133,6 +134,7 @@ fn a_new_kernel() {
     let io_uring = layout.io_uring.unwrap();
     assert_eq!((io_uring.rings, io_uring.sq_head, io_uring.cq_tail), (32, 0, 20));
     assert_eq!((io_uring.registered_rings, io_uring.registered_rings_len), (Some(16), 16));
+    assert_eq!(io_uring.request_ring, Some(16));
     let readiness = ReadinessLayout {
         entry_wait: 16,
         entry_link: 40,

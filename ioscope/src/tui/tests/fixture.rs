@@ -5,7 +5,8 @@ use std::{cell::RefCell, sync::Arc, time::Duration};
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ioscope_common::{
-    Block, Drops, Iteration, Loop, PollerKind, READY_UNKNOWN, Step, Transition, WaitArgs, WaitCall, Wake,
+    Block, Drops, Iteration, Loop, PollerKind, READY_UNKNOWN, RingEvents, Step, Transition, WaitArgs,
+    WaitCall, Wake,
 };
 
 use crate::{
@@ -165,6 +166,8 @@ impl Thread {
             identity: Arc::clone(&self.identity),
             wake: self.wake,
             shared: self.shared,
+            ring_events: RingEvents::default(),
+            throttling: None,
             machine: self.machine.clone(),
         }
     }

@@ -54,6 +54,8 @@ fn selected_text(app: &App) -> Option<(String, String)> {
                         .and_then(|id| app.model.get(id))
                         .and_then(|entry| app.model.unpolled(entry)),
                 }],
+                // They are of the whole run, and this is of one loop.
+                findings: Vec::new(),
                 drops: app.shown.drops,
                 cost: app.model.cost(),
             };
