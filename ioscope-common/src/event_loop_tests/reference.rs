@@ -97,7 +97,7 @@ pub(super) fn read(story: &Story) -> Truth {
     }
     for happening in &story.happenings {
         let now = happening.at;
-        let waits = truth.calls.last().is_some_and(|call| call.returned.is_none() && call.left.is_none());
+        let waits = truth.waits();
         let mut add = |state, from, to| {
             let throttled = throttled && state == State::Ready && sleep.is_none();
             truth.intervals.push(Interval { state, from, to, throttled });
@@ -182,15 +182,19 @@ pub(super) fn read(story: &Story) -> Truth {
             }
         }
     }
-    let waits = truth.calls.last().is_some_and(|call| call.returned.is_none() && call.left.is_none());
-    truth.last = match (on_cpu, waits, sleep) {
+    truth.last = last_state(on_cpu, truth.waits(), sleep.is_some());
+    truth
+}
+
+/// The state at the end of a story; `None` when the end of the sleep would decide.
+const fn last_state(on_cpu: bool, waits: bool, asleep: bool) -> Option<State> {
+    match (on_cpu, waits, asleep) {
         (true, true, _) => Some(State::Polling),
         (true, false, _) => Some(State::Running),
-        (false, _, None) => Some(State::Ready),
-        (false, true, Some(_)) => Some(State::Waiting),
-        (false, false, Some(_)) => None,
-    };
-    truth
+        (false, _, false) => Some(State::Ready),
+        (false, true, true) => Some(State::Waiting),
+        (false, false, true) => None,
+    }
 }
 
 /// Rings and Linux AIO wake their waiters for other reasons, too.
@@ -253,6 +257,11 @@ pub(super) struct Counted {
 }
 
 impl Truth {
+    /// Whether the thread is in a wait call.
+    fn waits(&self) -> bool {
+        self.calls.last().is_some_and(|call| call.returned.is_none() && call.left.is_none())
+    }
+
     /// It served from one moment to the other.
     fn has_served(&mut self, since: u64, until: u64) {
         if until - since >= STALL {
