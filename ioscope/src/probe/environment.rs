@@ -15,7 +15,7 @@ use caps::{CapSet, Capability};
 
 pub use advice::{Advice, MINIMUM_KERNEL, missing_privilege, setcap_command};
 
-use super::arch::Arch;
+use super::{arch::Arch, preemption};
 
 /// The inode number of the initial PID namespace (`PROC_PID_INIT_INO`, `include/linux/proc_ns.h`).
 const INITIAL_PID_NS: u64 = 0xEFFF_FFFC;
@@ -204,6 +204,8 @@ pub struct Environment {
     pub cgroup2: Fact<PathBuf>,
     /// Where tracefs is mounted.
     pub tracefs: Fact<PathBuf>,
+    /// Whether the kernel preempts what runs in it, probes included.
+    pub preempts: Fact<bool>,
     /// What hints at a container: empty if nothing does.
     pub container: Vec<&'static str>,
 }
@@ -220,6 +222,11 @@ impl Environment {
         let mounts = files.mounts();
         Self {
             arch: Arch::ALL.into_iter().find(|arch| arch.name() == process.machine),
+            preempts: preemption::read(
+                root,
+                &process.kernel_release,
+                &parse_version(&process.kernel_release),
+            ),
             kernel_version: parse_version(&process.kernel_release),
             process,
             btf: files.size("sys/kernel/btf/vmlinux"),

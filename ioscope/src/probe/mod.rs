@@ -1,6 +1,7 @@
 //! The kernel side: what this kernel offers, loading, attaching, draining. The only place that names aya.
 
 pub mod arch;
+mod attach;
 pub mod btf;
 mod captures;
 pub mod clock;

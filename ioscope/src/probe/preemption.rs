@@ -5,43 +5,36 @@
 //! is built, at boot or later, and is no part of the kernel's type information: it is read from where it can be
 //! had, and the version is asked where nothing else tells.
 
-use std::fs;
+use std::{fs, io::Read as _, path::Path};
 
-use super::environment::{Environment, Fact};
+use flate2::read::GzDecoder;
 
-/// The first kernel whose tracepoints can be preempted in.
-const PREEMPTIBLE_TRACEPOINTS: (u32, u32) = (7, 0);
+use super::environment::Fact;
 
-/// Which programs may be preempted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Preemption {
-    /// Those on functions.
-    pub(super) functions: bool,
-    /// Those on tracepoints.
-    pub(super) tracepoints: bool,
+/// The first kernel that is always preemptible, on these architectures (`kernel/Kconfig.preempt`).
+pub(super) const ALWAYS: (u32, u32) = (7, 0);
+
+/// Whether this kernel preempts what runs in it, probes included; unknown if nothing tells. Takes files from under
+/// `root`.
+pub(super) fn read(root: &Path, release: &str, version: &Fact<(u32, u32)>) -> Fact<bool> {
+    let text = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
+    let build = rustix::system::uname().version().to_string_lossy().into_owned();
+    let config =
+        compressed(&root.join("proc/config.gz")).unwrap_or_else(|| text(&format!("boot/config-{release}")));
+    let preempts = mode(&text("sys/kernel/debug/sched/preempt"), &text("proc/cmdline"), &build, &config)
+        .or_else(|| version.is_known_and(|version| *version >= ALWAYS).then_some(true));
+    match preempts {
+        Some(preempts) => Fact::Known(preempts),
+        None => {
+            Fact::Unknown("debugfs is not mounted, and the kernel's configuration is not there".to_owned())
+        }
+    }
 }
 
-impl Preemption {
-    /// Of the running kernel.
-    pub(super) fn read(environment: &Environment) -> Self {
-        let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        let build = rustix::system::uname().version().to_string_lossy().into_owned();
-        let release = &environment.process.kernel_release;
-        let preemptible = mode(
-            &text("/sys/kernel/debug/sched/preempt"),
-            &text("/proc/cmdline"),
-            &build,
-            &text(&format!("/boot/config-{release}")),
-        );
-        Self::of(preemptible, &environment.kernel_version)
-    }
-
-    fn of(preemptible: Option<bool>, version: &Fact<(u32, u32)>) -> Self {
-        let since_7 = version.is_known_and(|version| *version >= PREEMPTIBLE_TRACEPOINTS);
-        // Since 7.0 a kernel of these architectures is always preemptible (`kernel/Kconfig.preempt`).
-        let preemptible = preemptible.unwrap_or(since_7);
-        Self { functions: preemptible, tracepoints: preemptible && since_7 }
-    }
+fn compressed(path: &Path) -> Option<String> {
+    let mut text = String::new();
+    GzDecoder::new(fs::File::open(path).ok()?).read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 /// Whether the kernel preempts what runs in it; `None` if nothing tells. `switch` is the file of the mode in force, with
@@ -96,14 +89,5 @@ mod tests {
         assert_eq!(mode("", "", DYNAMIC, "CONFIG_PREEMPT_COUNT=y\nCONFIG_PREEMPT=y\n"), Some(true));
         assert_eq!(mode("", "", DYNAMIC, "CONFIG_PREEMPT_VOLUNTARY=y\n"), Some(false));
         assert_eq!(mode("", "", DYNAMIC, ""), None);
-    }
-
-    #[test]
-    fn tracepoints_can_be_preempted_in_since_7_0() {
-        let of = |preemptible, version| Preemption::of(preemptible, &Fact::Known(version));
-        assert_eq!(of(Some(true), (6, 19)), Preemption { functions: true, tracepoints: false });
-        assert_eq!(of(None, (6, 19)), Preemption { functions: false, tracepoints: false });
-        assert_eq!(of(None, (7, 0)), Preemption { functions: true, tracepoints: true });
-        assert_eq!(of(Some(false), (7, 3)), Preemption { functions: false, tracepoints: false });
     }
 }

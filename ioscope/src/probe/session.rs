@@ -5,7 +5,6 @@
 #![expect(unsafe_code, reason = "aya asks for a promise about what goes into a map")]
 
 use std::{
-    io::Read as _,
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd},
     time::{Duration, Instant},
 };
@@ -13,10 +12,7 @@ use std::{
 use aya::{
     Btf as ProgramBtf, Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf, Stack},
-    programs::{
-        BtfTracePoint, FEntry, FExit, Iter, PerfEvent, Program, ProgramError,
-        perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent},
-    },
+    programs::ProgramError,
     sys::{Stats, enable_stats},
     util::online_cpus,
 };
@@ -29,18 +25,19 @@ use log::Log;
 
 use super::{
     arch::Arch,
+    attach::{Kernel, unload},
     btf::Btf,
     captures::Capture,
     config,
     environment::Environment,
     error::ProbeError,
     hooks::{
-        EPOLL_READINESS, FENTRY, Hook, HookChoice, HookKind, JOBS, Job, JobStatus, LOOPS_ASLEEP,
-        RETURN_OF_SLEEPERS, RING_READINESS, WAIT_CALLS, Way,
+        EPOLL_READINESS, FENTRY, HookChoice, JOBS, JobStatus, LOOPS_ASLEEP, RETURN_OF_SLEEPERS,
+        RING_READINESS, WAIT_CALLS,
     },
     kfuncs,
     memory::{MappedArray, SliceGlance},
-    preemption::Preemption,
+    preemption,
 };
 
 /// [`DIRECTORY_BLOCK`] as the kernel counts entries.
@@ -125,9 +122,6 @@ pub enum Record {
     Block(BlockRecord),
 }
 
-/// Programs in use, and how many instructions the verifier went through to accept each.
-type Programs = Vec<(&'static str, Option<u32>)>;
-
 /// The probes at work.
 pub struct Session {
     ebpf: Ebpf,
@@ -161,9 +155,13 @@ impl Session {
         let arch = Arch::host().ok_or(ProbeError::Architecture)?;
         let btf = Btf::from_sys_fs()?;
         let program_btf = ProgramBtf::from_sys_fs().map_err(ProbeError::ProgramBtf)?;
-        let preemption = Preemption::read(&Environment::read());
+        let environment = Environment::read();
+        let preempts = environment.preempts.known().copied();
         let mut object = OBJECT.to_vec();
-        let can_forbid = preemption.functions && kfuncs::resolve(&mut object, &program_btf);
+        let can_forbid = preempts != Some(false) && kfuncs::resolve(&mut object, &program_btf);
+        // By tracepoints nothing is left out; since 7.0 they are no better.
+        let tracepoints_are_better = preempts == Some(true)
+            && environment.kernel_version.is_known_and(|version| *version < preemption::ALWAYS);
         let probe_config = config::build(&btf, arch, &plan.targets, can_forbid)?;
         let pid_max = config::pid_max();
         let directory_blocks = pid_max.div_ceil(BLOCK).max(1);
@@ -227,15 +225,16 @@ impl Session {
             arch,
             btf: &btf,
             program_btf: &program_btf,
-            preempts_functions: preemption.functions && !can_forbid,
+            preempts_functions: preempts == Some(true) && !can_forbid
+                || tracepoints_are_better && plan.hooks == HookChoice::Auto,
         };
         for job in JOBS {
             if job.name == LOOPS_ASLEEP && session.way() == FENTRY {
                 // Should it fail, these loops show from their next wait call on.
-                let attached = session.attach(&RETURN_OF_SLEEPERS, &kernel).is_ok();
+                let attached = kernel.attach(&mut session.ebpf, &RETURN_OF_SLEEPERS).is_ok();
                 session.awaiting_sleepers = attached.then(Instant::now);
             }
-            let status = session.take_on(job, plan.hooks, &kernel)?;
+            let status = kernel.take_on(&mut session.ebpf, job, plan.hooks)?;
             if status.way.is_some() {
                 session.control.keep_notes(match job.name {
                     EPOLL_READINESS => Control::NOTES_OF_EPOLL,
@@ -246,111 +245,6 @@ impl Session {
             session.jobs.push(status);
         }
         Ok(session)
-    }
-
-    /// Goes the first way that works.
-    fn take_on(
-        &mut self,
-        job: &'static Job,
-        choice: HookChoice,
-        kernel: &Kernel<'_>,
-    ) -> Result<JobStatus, ProbeError> {
-        let mut status = JobStatus { job, way: None, programs: Vec::new(), refused: Vec::new() };
-        let mut failed = None;
-        for way in job.ways.iter().filter(|way| choice.allows(job, way)) {
-            match self.go(way, kernel) {
-                Ok(programs) => {
-                    return Ok(JobStatus { way: Some(way), programs, ..status });
-                }
-                Err((hook, error)) => {
-                    self.leave(way)?;
-                    status.refused.push((way.name, format!("{}: {}", hook.name, brief(&error))));
-                    failed = Some((hook, error));
-                }
-            }
-        }
-        match failed {
-            Some((hook, error)) if job.required => Err(ProbeError::from_attach(hook.name, &error)),
-            _ => Ok(status),
-        }
-    }
-
-    /// Attaches all hooks of a way. Returns its programs, and how many instructions the verifier went through.
-    fn go(
-        &mut self,
-        way: &'static Way,
-        kernel: &Kernel<'_>,
-    ) -> Result<Programs, (&'static Hook, ProgramError)> {
-        let mut programs = Vec::with_capacity(way.hooks.len());
-        for hook in way.hooks {
-            if kernel.lacks_system_call(hook) {
-                continue;
-            }
-            let verified = self.attach(hook, kernel).map_err(|error| (hook, error))?;
-            programs.push((hook.program, verified));
-        }
-        Ok(programs)
-    }
-
-    /// Takes away what was attached of a way that did not work.
-    fn leave(&mut self, way: &Way) -> Result<(), ProbeError> {
-        for hook in way.hooks {
-            if let Some(program) = self.ebpf.program_mut(hook.program) {
-                unload(program)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Loads a hook's program and attaches it. Returns how many instructions the verifier went through.
-    fn attach(&mut self, hook: &'static Hook, kernel: &Kernel<'_>) -> Result<Option<u32>, ProgramError> {
-        let program = self.ebpf.program_mut(hook.program).ok_or(ProgramError::NotLoaded)?;
-        let function = hook.function(kernel.arch);
-        let function = function.as_deref().unwrap_or_default();
-        match hook.kind {
-            HookKind::Tracepoint => {
-                let program: &mut BtfTracePoint = program.try_into()?;
-                program.load(hook.name, kernel.program_btf)?;
-                program.attach()?;
-            }
-            HookKind::Function | HookKind::SyscallEntry => {
-                let program: &mut FEntry = program.try_into()?;
-                program.load(function, kernel.program_btf)?;
-                program.attach()?;
-            }
-            HookKind::SyscallReturn => {
-                if kernel.preempts_functions {
-                    let reason = "the kernel preempts programs on functions, and cannot be kept from it (before Linux 6.14)";
-                    return Err(ProgramError::IOError(std::io::Error::other(reason)));
-                }
-                if !kernel.keeps_trampolines() {
-                    let reason = "the kernel may free what a thread returns to (fixed in Linux 5.12)";
-                    return Err(ProgramError::IOError(std::io::Error::other(reason)));
-                }
-                let program: &mut FExit = program.try_into()?;
-                program.load(function, kernel.program_btf)?;
-                program.attach()?;
-            }
-            HookKind::Clock => {
-                let program: &mut PerfEvent = program.try_into()?;
-                program.load()?;
-                for cpu in online_cpus().map_err(|(_, error)| ProgramError::IOError(error))? {
-                    program.attach(
-                        PerfEventConfig::Software(SoftwareEvent::CpuClock),
-                        PerfEventScope::AllProcessesOneCpu { cpu },
-                        SamplePolicy::Frequency(SAMPLES_PER_SECOND),
-                        false,
-                    )?;
-                }
-            }
-            HookKind::Iterator => {
-                let program: &mut Iter = program.try_into()?;
-                program.load(hook.name, kernel.program_btf)?;
-                let link = program.attach()?;
-                run_iterator(program.take_link(link)?)?;
-            }
-        }
-        Ok(program.info()?.verified_instruction_count())
     }
 
     /// What became of each job.
@@ -567,46 +461,6 @@ impl Session {
     }
 }
 
-/// What is asked of the running kernel while the hooks are attached.
-struct Kernel<'a> {
-    arch: Arch,
-    btf: &'a Btf,
-    program_btf: &'a ProgramBtf,
-    /// Programs on functions may be preempted, and nothing can be done about it.
-    preempts_functions: bool,
-}
-
-impl Kernel<'_> {
-    /// Whether a hook is the function of a system call that this kernel does not have: it is too old for it, or of an
-    /// architecture that has none. That the function is there and cannot be hooked is another matter.
-    fn lacks_system_call(&self, hook: &Hook) -> bool {
-        matches!(hook.kind, HookKind::SyscallEntry | HookKind::SyscallReturn)
-            && hook.function(self.arch).is_some_and(|function| !self.btf.has_func(&function))
-    }
-
-    /// Whether a hooked function may be left while threads sleep in it. Before, the memory that they return to could be
-    /// freed: `kernel/bpf/trampoline.c`, `struct bpf_tramp_image`, since Linux 5.12 and in stable series.
-    fn keeps_trampolines(&self) -> bool {
-        self.btf.has_struct("bpf_tramp_image")
-    }
-}
-
-fn unload(program: &mut Program) -> Result<(), ProbeError> {
-    let unloaded = match program {
-        Program::BtfTracePoint(program) => program.unload(),
-        Program::FEntry(program) => program.unload(),
-        Program::FExit(program) => program.unload(),
-        Program::Iter(program) => program.unload(),
-        Program::PerfEvent(program) => program.unload(),
-        _ => Ok(()),
-    };
-    match unloaded {
-        // A program that was not loaded has nothing to unload.
-        Ok(()) | Err(ProgramError::NotLoaded) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
-
 /// How often the kernel left out a program because it was running on that CPU already; 0 where it does not tell (before
 /// Linux 5.12): `bpf_prog_show_fdinfo`, `kernel/bpf/syscall.c`.
 fn recursion_misses(fd: RawFd) -> u64 {
@@ -627,14 +481,6 @@ fn captures_bytes() -> u32 {
     let cpus = online_cpus().map_or(1, |cpus| cpus.len());
     let wanted = (cpus * CAPTURES_PER_CPU * size_of::<CaptureRecord>()).next_power_of_two();
     u32::try_from(wanted.clamp(1 << 20, 32 << 20)).unwrap_or(1 << 20)
-}
-
-/// The kernel runs the iterator's program while its file is read.
-fn run_iterator(link: aya::programs::iter::IterLink) -> Result<(), ProgramError> {
-    let mut file = link.into_file().map_err(|error| ProgramError::IOError(std::io::Error::other(error)))?;
-    let mut nothing = Vec::new();
-    file.read_to_end(&mut nothing)?;
-    Ok(())
 }
 
 /// The programs refer to maps by descriptors until they are loaded, so that a map that is taken must
@@ -679,17 +525,5 @@ fn decode(item: &[u8]) -> Option<Record> {
             }
             _ => None,
         }
-    }
-}
-
-/// Why a hook could not be used, in a line.
-fn brief(error: &ProgramError) -> String {
-    match error {
-        ProgramError::LoadError { io_error, verifier_log } => {
-            let log = verifier_log.to_string();
-            let reason = log.lines().rev().find(|line| !line.is_empty() && !line.starts_with("processed"));
-            format!("{io_error}: {}", reason.unwrap_or("no log"))
-        }
-        other => other.to_string(),
     }
 }

@@ -40,6 +40,7 @@ const MOUNTS: &[(&str, &str, &str)] = &[
     ("tmpfs", "/dev/shm", "mode=1777"),
     ("tmpfs", "/run", "mode=755"),
     ("bpf", "/sys/fs/bpf", "mode=700"),
+    ("debugfs", "/sys/kernel/debug", ""),
     ("tracefs", "/sys/kernel/tracing", ""),
     ("securityfs", "/sys/kernel/security", ""),
     ("cgroup2", "/sys/fs/cgroup", ""),

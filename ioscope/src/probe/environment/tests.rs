@@ -162,7 +162,10 @@ fn the_kernel_can_be_what_is_missing() {
         environment.process.kernel_release = "5.4.0-26".into();
         environment.kernel_version = Fact::Known((5, 4));
     });
-    assert_eq!(text, "kernel 5.4.0-26 is too old: ioscope needs Linux 5.15 or newer, for bpf_task_pt_regs");
+    assert_eq!(
+        text,
+        "kernel 5.4.0-26 is too old: ioscope needs Linux 5.10 or newer, for the BPF ring buffer and typed tracepoints"
+    );
     let text = line(|environment| {
         environment.arch = None;
         environment.process.machine = "riscv64".into();

@@ -169,7 +169,10 @@ pub static FEATURES: &[Feature] = &[
             if btf.enum_value("bpf_func_id", "BPF_FUNC_task_pt_regs").is_ok() {
                 return yes("bpf_task_pt_regs");
             }
-            yes("read from the top of the kernel stack, where the kernel has no bpf_task_pt_regs")
+            if btf.offset("task_struct", "stack").is_ok() {
+                return yes("read from the top of the kernel stack: the kernel has no bpf_task_pt_regs");
+            }
+            missing("the kernel has neither bpf_task_pt_regs nor task_struct.stack", "Linux 5.15 or newer")
         },
     },
     // `kernel/bpf/trampoline.c` (`struct bpf_tramp_image`: a function may be left while threads sleep in it; since 5.12, and
@@ -240,13 +243,14 @@ pub static FEATURES: &[Feature] = &[
         needs: "a kernel that does not preempt probes, or bpf_preempt_disable and bpf_local_irq_save (Linux 6.14)",
         lost: "tracing by functions: tracepoints are used instead, in which a kernel before 7.0 is not preempted",
         check: |btf, environment| {
-            let preemption = crate::probe::preemption::Preemption::read(environment);
-            if !preemption.functions {
-                return yes("this kernel does not preempt probes");
-            }
+            let preempts = environment.preempts.known().copied();
             let functions = ["bpf_preempt_disable", "bpf_local_irq_save"];
             match functions.iter().find(|function| !btf.has_func(function)) {
-                None => yes("this kernel preempts probes, and they can forbid it"),
+                _ if preempts == Some(false) => yes("this kernel does not preempt probes"),
+                None => yes("this kernel may preempt probes, and they can forbid it"),
+                Some(function) if preempts.is_none() => yes(format!(
+                    "nothing tells whether this kernel preempts probes, and it has no {function}"
+                )),
                 Some(function) => missing(
                     format!("this kernel preempts probes, and has no {function}"),
                     "Linux 6.14 or newer, or preempt=voluntary on the kernel's command line",

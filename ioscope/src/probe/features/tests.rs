@@ -97,7 +97,11 @@ fn io_uring_can_be_switched_off() {
 fn an_empty_kernel_supports_nothing_and_says_so() {
     let synth = Synth::new();
     for feature in FEATURES {
-        match probe(feature.name, &synth, |environment| environment.arch = None) {
+        let of = |environment: &mut Environment| {
+            environment.arch = None;
+            environment.preempts = Fact::Known(true);
+        };
+        match probe(feature.name, &synth, of) {
             Support::Yes(detail) => panic!("{}: {detail}", feature.name),
             Support::No { why, lost, how } => {
                 assert!(!why.is_empty() && lost == feature.lost && !how.is_empty(), "{}", feature.name);
