@@ -82,6 +82,18 @@ fn watch(worker: &Worker) -> Terminal {
     terminal
 }
 
+/// Goes to the end of what is there, and again as long as more of it comes.
+fn to_the_end_until(terminal: &mut Terminal, text: &str) {
+    for _ in 0..100 {
+        terminal.type_in("G");
+        terminal.watch_for(std::time::Duration::from_millis(300));
+        if terminal.text().contains(text) {
+            return;
+        }
+    }
+    terminal.wait_for(text);
+}
+
 /// Every screen with its own keys, with what the traced loops do in it; ends on Loops.
 fn every_screen(terminal: &mut Terminal) {
     terminal.type_in("/healthy");
@@ -100,9 +112,7 @@ fn every_screen(terminal: &mut Terminal) {
     terminal.wait_for("thread");
     terminal.wait_for("┃ ");
     terminal.wait_for("falls asleep");
-    terminal.type_in("G");
-    terminal.wait_for("Recent iterations");
-    terminal.wait_for("epoll_pwait = 1");
+    to_the_end_until(terminal, "epoll_pwait = 1");
     terminal.type_in("\x1b");
     terminal.wait_for("▲/S");
     terminal.wait_for("/stalling");
