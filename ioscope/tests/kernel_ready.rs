@@ -121,8 +121,9 @@ fn compare(helper: &str, is_told: impl Fn(&Tracer) -> bool) {
     for last in 1..=TRIES {
         let Some((model, told)) = run(helper, &is_told) else { return };
         let delay = &model.stats.ready_delay;
-        let counted = (delay.count(), model.stats.counters.ready_unknown);
-        assert_eq!(counted, (told.events, 1), "{}", brief(&model));
+        // The first event came before the loop was known to be one; older kernels post its completion late.
+        let unknown = model.stats.counters.ready_unknown;
+        assert!(unknown <= 1 && delay.count() + unknown == told.events + 1, "{}", brief(&model));
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a sum of nanoseconds")]
         let measured = (delay.mean() * delay.count() as f64) as u64;
         if measured.abs_diff(told.waited_ns) * 50 <= told.waited_ns {
@@ -164,7 +165,8 @@ fn an_epoll_instance_in_an_epoll_instance_becomes_ready() {
 /// What became ready is what woke it: the delay is the wakeup latency.
 #[test]
 fn a_sleeping_loop_is_as_late_as_its_wakeup() {
-    let Some((model, _)) = run("asleep_on_a_socket", |_| true) else { return };
+    let is_told = by(EPOLL_READINESS, &["fentry", "tracepoint"]);
+    let Some((model, _)) = run("asleep_on_a_socket", is_told) else { return };
     let stats = &model.stats;
     assert_eq!(stats.ready_delay.count(), TURNS, "{}", brief(&model));
     assert_eq!(stats.wakeup_latency.count(), TURNS, "{}", brief(&model));
@@ -233,10 +235,15 @@ fn busy_on_a_nested_epoll() {
     let (ours, theirs) = pipe().expect("a pipe");
     let inner = epoll::create(epoll::CreateFlags::CLOEXEC).expect("an epoll instance");
     epoll::add(&inner, &ours, epoll::EventData::new_u64(0), epoll::EventFlags::IN).expect("it is watched");
+    // What is closed is watched no more.
+    let open = inner.try_clone().expect("a descriptor");
     be_busy_on_epoll(
         inner,
         move || assert_eq!(write(&theirs, &[1]), Ok(1)),
-        move || assert_eq!(read(&ours, &mut [0_u8; 1][..]), Ok(1)),
+        move || {
+            assert_eq!(read(&ours, &mut [0_u8; 1][..]), Ok(1));
+            let _ = &open;
+        },
     );
 }
 
