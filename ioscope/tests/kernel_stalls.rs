@@ -342,16 +342,24 @@ fn a_limit_of_its_cgroup_throttles() {
     }
     // By two other sources: what the loop did not run of its slices, by its own clocks, and the kernel, which says
     // that there was a limit to run into. (How long, it counts by queue and CPU, and differently in each version.)
-    let before = limited.throttled_times();
-    let Both { traced, report } = run(command(), working(4, &[Work::Burn { ns: 12 * MS }]), prepare);
-    assert!(limited.throttled_times() > before);
-    let list = traced["stalls"]["list"].as_array().expect("a list");
-    let throttled: u64 =
-        list.iter().take(3).map(|stall| stall["account_ns"]["throttled"].as_u64().expect("a number")).sum();
-    let slices = report.loop_duration;
-    let off_cpu = slices.sum_ns - report.work_cpu.sum_ns * slices.count / report.work_cpu.count;
-    assert!(throttled * 100 <= off_cpu * 103, "traced {throttled}, off its CPU {off_cpu}");
-    assert!(throttled * 100 >= off_cpu * 80, "traced {throttled}, off its CPU {off_cpu}");
+    let mut compared = Vec::new();
+    for _ in 0..TRIES {
+        let before = limited.throttled_times();
+        let Both { traced, report } = run(command(), working(4, &[Work::Burn { ns: 12 * MS }]), prepare);
+        assert!(limited.throttled_times() > before);
+        let list = traced["stalls"]["list"].as_array().expect("a list");
+        let of = |stall: &serde_json::Value| stall["account_ns"]["throttled"].as_u64().expect("a number");
+        let throttled: u64 = list.iter().take(3).map(of).sum();
+        let slices = report.loop_duration;
+        let off_cpu = slices.sum_ns - report.work_cpu.sum_ns * slices.count / report.work_cpu.count;
+        assert!(throttled * 100 <= off_cpu * 103, "traced {throttled}, off its CPU {off_cpu}");
+        // What others took of the CPU besides is preemption; on a busy machine it is tried again.
+        if throttled * 100 >= off_cpu * 80 {
+            return;
+        }
+        compared.push((throttled, off_cpu));
+    }
+    panic!("traced, off its CPU: {compared:?}");
 }
 
 /// What is short is no stall, whatever it is.
