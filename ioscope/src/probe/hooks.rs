@@ -18,7 +18,7 @@ pub enum HookKind {
     Tracepoint,
     /// A sampling clock on every CPU: `perf_event`, since Linux 4.9.
     Clock,
-    /// The entry of a kernel function: fentry, since Linux 5.5 (aarch64: 6.0, attachable since 6.4 or so).
+    /// The entry of a kernel function: fentry, since Linux 5.5.
     Function,
     /// The entry of the function behind a system call.
     SyscallEntry,
