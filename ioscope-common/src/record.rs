@@ -40,7 +40,7 @@ pub struct Iteration {
     pub parked_ns: u64,
     /// The wakeup latency, or [`NO_WAKEUP`](crate::NO_WAKEUP).
     pub wakeup_ns: u64,
-    /// The part of it until the thread was on a CPU.
+    /// The part of it until the thread was on a CPU, or [`NO_WAKEUP`](crate::NO_WAKEUP) where that was not seen.
     pub run_queue_ns: u64,
     /// The timeout, [`TIMEOUT_NEVER`](crate::TIMEOUT_NEVER) or
     /// [`TIMEOUT_UNKNOWN`](crate::TIMEOUT_UNKNOWN).

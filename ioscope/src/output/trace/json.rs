@@ -5,7 +5,9 @@
 
 use std::io;
 
-use ioscope_common::{Drops, Iteration, State, TIMEOUT_NEVER, TIMEOUT_UNKNOWN, WaitCall, WakerContext};
+use ioscope_common::{
+    Drops, Iteration, NO_WAKEUP, State, TIMEOUT_NEVER, TIMEOUT_UNKNOWN, WaitCall, WakerContext,
+};
 use serde::Serialize;
 
 use super::{Call, Event, FLAGS, Moment, Turn, context, errno_name, has_wakeup};
@@ -170,7 +172,7 @@ fn finished(turn: Turn<'_>) -> Completed<'_> {
         slept: record.flags & Iteration::SLEPT != 0,
         wait_ns: record.wait_ns,
         wakeup_latency_ns: woken.then_some(record.wakeup_ns),
-        run_queue_delay_ns: woken.then_some(record.run_queue_ns),
+        run_queue_delay_ns: (record.run_queue_ns != NO_WAKEUP).then_some(record.run_queue_ns),
         ready_delay_ns: (record.ready_ns != Iteration::READY_UNSEEN).then_some(record.ready_ns),
         waker: match context(record) {
             WakerContext::None => None,

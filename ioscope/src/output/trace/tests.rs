@@ -108,6 +108,16 @@ fn errors_have_names_and_absent_things_are_left_out() {
 }
 
 #[test]
+fn a_switch_that_the_kernel_hid_leaves_the_run_queue_delay_unknown() {
+    let record = Iteration { run_queue_ns: NO_WAKEUP, ..record() };
+    let line = text(turn(&record));
+    assert!(line.ends_with("; woken by curl/88, 12.1µs late\n"), "{line}");
+    let object = json(turn(&record));
+    assert_eq!(object["wakeup_latency_ns"], 12_100);
+    assert!(object.get("run_queue_delay_ns").is_none(), "{object}");
+}
+
+#[test]
 fn each_wait_call_shows_its_own_arguments() {
     for (call, arguments) in [
         (WaitCall::EpollPwait2, "epoll_pwait2(epfd 7, max -1, timeout 1500µs)"),

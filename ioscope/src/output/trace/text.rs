@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 
 use ioscope_common::{
-    Block, Iteration, STOPPED, State, TIMEOUT_NEVER, TIMEOUT_UNKNOWN, WaitCall, WakerContext,
+    Block, Iteration, NO_WAKEUP, STOPPED, State, TIMEOUT_NEVER, TIMEOUT_UNKNOWN, WaitCall, WakerContext,
 };
 
 use super::{Call, Event, FLAGS, Moment, Turn, context, errno_name, has_wakeup};
@@ -133,8 +133,12 @@ impl Line {
             WakerContext::SoftInterrupt => write!(self.bytes, "; woken by softirq on {name}/{tid}")?,
             WakerContext::None => write!(self.bytes, "; woken")?,
         }
-        let (late, queue) = (Nanoseconds(record.wakeup_ns), Nanoseconds(record.run_queue_ns));
-        write!(self.bytes, ", {late} late (run queue {queue})")
+        write!(self.bytes, ", {} late", Nanoseconds(record.wakeup_ns))?;
+        // The kernel can hide a switch; then nobody knows when the thread came to a CPU.
+        if record.run_queue_ns == NO_WAKEUP {
+            return Ok(());
+        }
+        write!(self.bytes, " (run queue {})", Nanoseconds(record.run_queue_ns))
     }
 
     fn block(&mut self, block: &Block) -> io::Result<()> {
