@@ -101,8 +101,8 @@ pub struct LoopSlot {
     /// Not 0: where the thread was when its present or last sleep began has been captured. Written by
     /// itself.
     pub captured: u32,
-    /// Unused.
-    pub unused: u32,
+    /// Which of the thread's hooks has been dealt with last: one of [`seen`]. Written by itself.
+    pub seen: u32,
     /// Odd while the machine is being written: a reader takes a copy, and takes it again when this
     /// has changed meanwhile.
     pub seq: u32,
@@ -135,6 +135,19 @@ pub struct LoopSlot {
     pub ring_events: RingEvents,
     /// The machine: written by the thread's own transitions.
     pub machine: Loop,
+}
+
+/// The hooks of a thread's wait calls. A kernel that preempts programs may leave one out, so that each hook has several;
+/// whichever comes first does what there is to do, and by this the others see that it is done.
+pub mod seen {
+    /// None yet.
+    pub const NOTHING: u32 = 0;
+    /// A wait call's entry.
+    pub const ENTRY: u32 = 1;
+    /// A wait call's return.
+    pub const RETURN: u32 = 2;
+    /// The end of a signal handler.
+    pub const HANDLER_DONE: u32 = 3;
 }
 
 /// What happened to the rings that a loop waits on. Both only grow.

@@ -24,7 +24,7 @@ mod wait_call;
 pub use comm_pattern::{COMM_LEN, CommPatterns, PatternError};
 pub use config::{CGROUPS, Offsets, ProbeConfig, SYSCALLS, action, flag, kfunc};
 pub use control::{
-    ArgsInMemory, Control, DIRECTORY_BLOCK, Drops, LoopSlot, PollerKey, PollerUsers, RingEvents, status,
+    ArgsInMemory, Control, DIRECTORY_BLOCK, Drops, LoopSlot, PollerKey, PollerUsers, RingEvents, seen, status,
 };
 pub use event_loop::{
     BLOCKERS, Block, Blocker, Counters, EINTR, ERRNOS, ETIME, ErrnoCount, Loop, NO_SYSCALL, NO_WAKEUP,

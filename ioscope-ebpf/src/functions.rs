@@ -3,14 +3,18 @@
 //! Each function takes the saved registers and returns the call's result. 32-bit calls have functions of their own,
 //! which are left alone. The loader says which function a program goes to; the name differs between architectures.
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
     macros::{fentry, fexit},
+    maps::ProgramArray,
     programs::{FEntryContext, FExitContext},
 };
-use ioscope_common::{Transition, WaitCall, flag};
+use ioscope_common::{Transition, WaitCall, flag, seen};
 
 use crate::{
     kernel::Task,
+    loops::LoopRef,
     maps::config,
     sched::saved_registers,
     syscalls::{Registers, on_other, on_return, on_wait},
@@ -29,7 +33,31 @@ macro_rules! registers {
     };
 }
 
-/// The two programs of a wait call.
+/// A program that stands in for another one, if the kernel has left that out; and the map of one place where it finds that
+/// one. A program of its own, so that the kernel, which does not run a program inside itself, has no reason to leave out
+/// this one too; and a map of its own, because a map takes the programs of one function only.
+macro_rules! stand_in {
+    ($program:ident, $section:literal, $context:ident, $what:ident) => {
+        const _: () = {
+            #[unsafe(link_section = "maps")]
+            #[unsafe(export_name = concat!("of_", stringify!($program)))]
+            static PROGRAM: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+            #[unsafe(link_section = $section)]
+            #[unsafe(export_name = concat!("instead_of_", stringify!($program)))]
+            extern "C" fn stand_in(ctx: *mut c_void) -> i32 {
+                let ctx = $context::new(ctx);
+                if !is_done(registers!(ctx), seen::$what) {
+                    // SAFETY: it takes the context that this one takes, and nothing is to be done after it.
+                    unsafe { PROGRAM.tail_call(&ctx, 0) };
+                }
+                0
+            }
+        };
+    };
+}
+
+/// The programs of a wait call.
 macro_rules! wait_call {
     ($call:ident, $enter:ident, $return:ident) => {
         #[doc = concat!("The entry of [`WaitCall::", stringify!($call), "`].")]
@@ -46,6 +74,9 @@ macro_rules! wait_call {
             undisturbed(|| on_return(registers!(ctx), ctx.arg(1)));
             0
         }
+
+        stand_in!($enter, "fentry", FEntryContext, ENTRY);
+        stand_in!($return, "fexit", FExitContext, RETURN);
     };
 }
 
@@ -79,4 +110,12 @@ pub(crate) fn return_restart_syscall(ctx: FExitContext) -> i32 {
 pub(crate) fn enter_rt_sigreturn(ctx: FEntryContext) -> i32 {
     undisturbed(|| on_other(Transition::HandlerDone, registers!(ctx)));
     0
+}
+
+/// Whether there is nothing to stand in for. A thread without a loop is left to the program: it may be a target's.
+#[inline(always)]
+fn is_done(registers: Registers, what: u32) -> bool {
+    LoopRef::running(registers)
+        .or_else(|| LoopRef::of(Task::current().pid()))
+        .is_some_and(|this| this.has_seen(what))
 }

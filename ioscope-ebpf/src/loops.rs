@@ -6,7 +6,7 @@ use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_ringbuf_output};
 use ioscope_common::{
     Block, BlockRecord, Control, DIRECTORY_BLOCK, Iteration, LoopSlot, POLLERS as POLLERS_OF_A_LOOP,
     PollerKey, PollerKind, PollerUse, PollerUsers, READY_UNKNOWN, READY_UNMEASURED, Step, Transition,
-    UserRegisters, WaitArgs, WaitCall, Wake, kind, status,
+    UserRegisters, WaitArgs, WaitCall, Wake, kind, seen, status,
 };
 
 use crate::{
@@ -114,6 +114,7 @@ impl LoopRef {
             (*entry).kernel_tid = pid;
             (*entry).registers = registers.address();
             (*entry).comm = task.comm();
+            (*entry).seen = seen::NOTHING;
             (*entry).machine.begin(slot, now);
             if let Some(args) = asleep_in {
                 (*entry).machine.found_asleep(args, stall_threshold());
@@ -146,6 +147,19 @@ impl LoopRef {
         // SAFETY: as above. The target has no atomic addition; one is not needed, because the kernel adds to an
         // overflow under the ring's lock, and hands requests over from the thread that submits them.
         unsafe { core::ptr::write_volatile(count, core::ptr::read_volatile(count) + 1) };
+    }
+
+    /// Whether another program of this hook was here before, in the same call: see [`seen`].
+    #[inline(always)]
+    pub(crate) fn has_seen(self, what: u32) -> bool {
+        entry_field!(self, seen) == what
+    }
+
+    /// Tells the other programs of this hook that its work is done.
+    #[inline(always)]
+    pub(crate) fn set_seen(self, what: u32) {
+        // SAFETY: the pointer is an array entry's, and the thread runs on this CPU.
+        unsafe { core::ptr::write_volatile(&raw mut (*self.entry).seen, what) };
     }
 
     /// Whether the thread is inside a wait call.

@@ -10,7 +10,7 @@ use core::ffi::c_void;
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use ioscope_common::{
     PollerKind, SYSCALLS, Step, TIMEOUT_NEVER, TIMEOUT_UNKNOWN, Transition, UserRegisters, WaitArgs,
-    WaitCall, action, flag,
+    WaitCall, action, flag, seen,
 };
 
 use crate::{
@@ -120,9 +120,19 @@ pub(crate) fn sys_enter(ctx: BtfTracePointContext) -> i32 {
 /// The entry of a system call that is no wait call, and matters all the same.
 #[inline(always)]
 pub(crate) fn on_other(transition: Transition, registers: Registers) {
-    if let Some(this) = LoopRef::running(registers).or_else(find_running) {
+    let what = if matches!(transition, Transition::Resume) { seen::ENTRY } else { seen::HANDLER_DONE };
+    if let Some(this) = LoopRef::running(registers).or_else(find_running)
+        && !may_be_done(this, what)
+    {
+        this.set_seen(what);
         this.step(transition);
     }
+}
+
+/// Whether another program of this hook has done its work, if there is more than one.
+#[inline(always)]
+fn may_be_done(this: LoopRef, what: u32) -> bool {
+    config!(flags) & flag::PREEMPTIBLE != 0 && this.has_seen(what)
 }
 
 /// The entry of a wait call. `mixed`: it may be a 32-bit one.
@@ -158,6 +168,10 @@ pub(crate) fn on_wait(call: WaitCall, registers: Registers, mixed: bool) {
         LoopRef::set_running(Some(new));
         new
     };
+    if may_be_done(this, seen::ENTRY) {
+        return;
+    }
+    this.set_seen(seen::ENTRY);
     if !waits(call, registers) {
         this.step(Transition::Submit);
         return;
@@ -201,6 +215,11 @@ pub(crate) fn on_return(registers: Registers, result: i64) {
     let Some(this) = LoopRef::running(registers).or_else(find_running) else {
         return;
     };
+    // Beside the functions there is, for a while, the tracepoint for threads that slept when tracing began.
+    if this.has_seen(seen::RETURN) {
+        return;
+    }
+    this.set_seen(seen::RETURN);
     if this.in_wait() {
         let ring = if config!(flags) & flag::RINGS == 0 { 0 } else { this.ring() };
         let posted = if ring == 0 { 0 } else { rings::posted(ring) };

@@ -1,11 +1,12 @@
 //! Attaching the hooks: each job by the first way that works.
 
-use std::io::Read as _;
+use std::{any::Any, io::Read as _};
 
 use aya::{
     Btf as ProgramBtf, Ebpf,
+    maps::ProgramArray,
     programs::{
-        BtfTracePoint, FEntry, FExit, Iter, PerfEvent, Program, ProgramError,
+        BtfTracePoint, FEntry, FExit, Iter, PerfEvent, Program, ProgramError, ProgramFd,
         perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent},
     },
     util::online_cpus,
@@ -15,12 +16,29 @@ use super::{
     arch::Arch,
     btf::Btf,
     error::ProbeError,
-    hooks::{Hook, HookChoice, HookKind, Job, JobStatus, Way},
+    hooks::{Hook, HookChoice, HookKind, Job, JobStatus, STAND_INS, StandInKind, Way},
     session::SAMPLES_PER_SECOND,
 };
 
 /// Programs in use, and how many instructions the verifier went through to accept each.
 type Programs = Vec<(&'static str, Option<u32>)>;
+
+/// A program that stands in for another one: see [`STAND_INS`].
+pub(super) struct StandIn {
+    /// The program that it stands in for.
+    pub(super) of: &'static str,
+    /// Itself: several are made of one in the object.
+    pub(super) program: ProgramFd,
+    /// What keeps it attached.
+    _link: Box<dyn Any>,
+}
+
+/// Which programs the kernel may leave out, if they are such as can be stood in for.
+#[derive(Clone, Copy)]
+pub(super) struct LeftOut {
+    pub(super) at_functions: bool,
+    pub(super) at_tracepoints: bool,
+}
 
 /// What is asked of the running kernel while the hooks are attached.
 pub(super) struct Kernel<'a> {
@@ -29,6 +47,23 @@ pub(super) struct Kernel<'a> {
     pub(super) program_btf: &'a ProgramBtf,
     /// Programs on functions may be preempted, and it is better to do without them.
     pub(super) preempts_functions: bool,
+    /// Programs that it may leave out.
+    pub(super) left_out: LeftOut,
+}
+
+/// Loads and attaches as many more copies of a program as [`STAND_INS`] says, and leaves it unloaded.
+macro_rules! attach_copies {
+    ($program:expr, $type:ty, $target:expr, $btf:expr, $of:expr, $attached:expr) => {{
+        let program: &mut $type = $program.try_into()?;
+        for _ in 0..STAND_INS {
+            program.load($target, $btf)?;
+            let link = program.attach()?;
+            let link = Box::new(program.take_link(link)?);
+            let copy = program.fd()?.try_clone().map_err(ProgramError::IOError)?;
+            $attached.push(StandIn { of: $of, program: copy, _link: link });
+            program.unload()?;
+        }
+    }};
 }
 
 impl Kernel<'_> {
@@ -39,18 +74,19 @@ impl Kernel<'_> {
     pub(super) fn take_on(
         &self,
         ebpf: &mut Ebpf,
+        stand_ins: &mut Vec<StandIn>,
         job: &'static Job,
         choice: HookChoice,
     ) -> Result<JobStatus, ProbeError> {
         let mut status = JobStatus { job, way: None, programs: Vec::new(), refused: Vec::new() };
         let mut failed = None;
         for way in job.ways.iter().filter(|way| choice.allows(job, way)) {
-            match self.go(ebpf, way) {
+            match self.go(ebpf, stand_ins, way) {
                 Ok(programs) => {
                     return Ok(JobStatus { way: Some(way), programs, ..status });
                 }
                 Err((hook, error)) => {
-                    leave(ebpf, way)?;
+                    leave(ebpf, stand_ins, way)?;
                     status.refused.push((way.name, format!("{}: {}", hook.name, brief(&error))));
                     failed = Some((hook, error));
                 }
@@ -63,16 +99,64 @@ impl Kernel<'_> {
     }
 
     /// Attaches all hooks of a way. Returns its programs, and how many instructions the verifier went through.
-    fn go(&self, ebpf: &mut Ebpf, way: &'static Way) -> Result<Programs, (&'static Hook, ProgramError)> {
+    fn go(
+        &self,
+        ebpf: &mut Ebpf,
+        stand_ins: &mut Vec<StandIn>,
+        way: &'static Way,
+    ) -> Result<Programs, (&'static Hook, ProgramError)> {
         let mut programs = Vec::with_capacity(way.hooks.len());
         for hook in way.hooks {
             if self.lacks_system_call(hook) {
                 continue;
             }
+            if hook.stand_in == StandInKind::Copy {
+                self.attach_stand_ins(ebpf, stand_ins, hook).map_err(|error| (hook, error))?;
+            }
             let verified = self.attach(ebpf, hook).map_err(|error| (hook, error))?;
             programs.push((hook.program, verified));
+            if hook.stand_in == StandInKind::Caller {
+                self.attach_stand_ins(ebpf, stand_ins, hook).map_err(|error| (hook, error))?;
+            }
         }
         Ok(programs)
+    }
+
+    /// Attaches what stands in for a hook's program, if the kernel may leave it out.
+    fn attach_stand_ins(
+        &self,
+        ebpf: &mut Ebpf,
+        stand_ins: &mut Vec<StandIn>,
+        hook: &'static Hook,
+    ) -> Result<(), ProgramError> {
+        let LeftOut { at_functions, at_tracepoints } = self.left_out;
+        if !(if hook.kind == HookKind::Tracepoint { at_tracepoints } else { at_functions }) {
+            return Ok(());
+        }
+        let mut name = hook.program.to_owned();
+        if hook.stand_in == StandInKind::Caller {
+            let of = ebpf.program(&name).ok_or(ProgramError::NotLoaded)?.fd()?.try_clone();
+            let of = of.map_err(ProgramError::IOError)?;
+            let map = ebpf.map_mut(&format!("of_{name}")).ok_or(ProgramError::NotLoaded)?;
+            ProgramArray::try_from(map)?.set(0, &of, 0)?;
+            name.insert_str(0, "instead_of_");
+        }
+        let program = ebpf.program_mut(&name).ok_or(ProgramError::NotLoaded)?;
+        let function = hook.function(self.arch);
+        let target = function.as_deref().unwrap_or(hook.name);
+        match hook.kind {
+            HookKind::SyscallEntry => {
+                attach_copies!(program, FEntry, target, self.program_btf, hook.program, stand_ins);
+            }
+            HookKind::SyscallReturn => {
+                attach_copies!(program, FExit, target, self.program_btf, hook.program, stand_ins);
+            }
+            HookKind::Tracepoint => {
+                attach_copies!(program, BtfTracePoint, target, self.program_btf, hook.program, stand_ins);
+            }
+            HookKind::Function | HookKind::Clock | HookKind::Iterator => {}
+        }
+        Ok(())
     }
 
     /// Loads a hook's program and attaches it. Returns how many instructions the verifier went through.
@@ -158,8 +242,9 @@ pub(super) fn unload(program: &mut Program) -> Result<(), ProbeError> {
 }
 
 /// Takes away what was attached of a way that did not work.
-fn leave(ebpf: &mut Ebpf, way: &Way) -> Result<(), ProbeError> {
+fn leave(ebpf: &mut Ebpf, stand_ins: &mut Vec<StandIn>, way: &Way) -> Result<(), ProbeError> {
     for hook in way.hooks {
+        stand_ins.retain(|stand_in| stand_in.of != hook.program);
         if let Some(program) = ebpf.program_mut(hook.program) {
             unload(program)?;
         }

@@ -28,6 +28,17 @@ pub enum HookKind {
     Iterator,
 }
 
+/// What stands in for a program when the kernel leaves it out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StandInKind {
+    /// Nothing: a run more or less does no harm.
+    None,
+    /// Another copy of it.
+    Copy,
+    /// A short program that goes on to it: `instead_of_` and its name, by way of the map `of_` and its name.
+    Caller,
+}
+
 /// A hook.
 #[derive(PartialEq, Eq, Debug)]
 pub struct Hook {
@@ -37,9 +48,24 @@ pub struct Hook {
     pub program: &'static str,
     /// How it is loaded.
     pub kind: HookKind,
+    /// What stands in for the program when the kernel leaves it out: see [`STAND_INS`].
+    pub stand_in: StandInKind,
 }
 
+/// How many programs stand in for one that must not miss a call, on a kernel that preempts programs.
+///
+/// Such a kernel does not run a program on a CPU where another thread was preempted in it
+/// (`kernel/bpf/trampoline.c`: `__bpf_prog_enter_recur`, `kernel/trace/bpf_trace.c`: `__bpf_trace_run`). The programs forbid
+/// preemption, but not before they have begun. So there are several of each, and the first that the kernel runs does the
+/// work; a call is missed only where other threads were preempted in every one of them, at the same time on one CPU.
+pub const STAND_INS: usize = 2;
+
 impl Hook {
+    /// With another copy of its own program to stand in for it.
+    const fn never_missed(self) -> Self {
+        Self { stand_in: StandInKind::Copy, ..self }
+    }
+
     /// The function that it is attached to, if it is one.
     pub fn function(&self, arch: Arch) -> Option<String> {
         match self.kind {
@@ -141,15 +167,15 @@ pub const EPOLL_READINESS: &str = "readiness of epoll";
 pub const RING_READINESS: &str = "completions of io_uring";
 
 const fn tracepoint(name: &'static str, program: &'static str) -> Hook {
-    Hook { name, program, kind: HookKind::Tracepoint }
+    Hook { name, program, kind: HookKind::Tracepoint, stand_in: StandInKind::None }
 }
 
 const fn entry(name: &'static str, program: &'static str) -> Hook {
-    Hook { name, program, kind: HookKind::SyscallEntry }
+    Hook { name, program, kind: HookKind::SyscallEntry, stand_in: StandInKind::Caller }
 }
 
 const fn exit(name: &'static str, program: &'static str) -> Hook {
-    Hook { name, program, kind: HookKind::SyscallReturn }
+    Hook { name, program, kind: HookKind::SyscallReturn, stand_in: StandInKind::Caller }
 }
 
 /// All jobs.
@@ -170,19 +196,19 @@ pub static JOBS: &[Job] = &[
         name: "exits",
         required: true,
         gives: "the end of threads",
-        ways: &[Way { name: TRACEPOINT, hooks: &[tracepoint("sched_process_exit", "sched_process_exit")] }],
+        ways: &[Way { name: TRACEPOINT, hooks: &[tracepoint("sched_process_exit", "sched_process_exit").never_missed()] }],
     },
     Job {
         name: "execs",
         required: false,
         gives: "changes of program, and --comm for programs that start later",
-        ways: &[Way { name: TRACEPOINT, hooks: &[tracepoint("sched_process_exec", "sched_process_exec")] }],
+        ways: &[Way { name: TRACEPOINT, hooks: &[tracepoint("sched_process_exec", "sched_process_exec").never_missed()] }],
     },
     Job {
         name: "forks",
         required: false,
         gives: "--follow, and --comm for processes that fork",
-        ways: &[Way { name: TRACEPOINT, hooks: &[tracepoint("sched_process_fork", "sched_process_fork")] }],
+        ways: &[Way { name: TRACEPOINT, hooks: &[tracepoint("sched_process_fork", "sched_process_fork").never_missed()] }],
     },
     Job {
         name: EPOLL_READINESS,
@@ -195,6 +221,7 @@ pub static JOBS: &[Job] = &[
                     name: "ep_poll_callback",
                     program: "ep_poll_callback",
                     kind: HookKind::Function,
+                    stand_in: StandInKind::None,
                 }],
             },
             Way { name: TRACEPOINT, hooks: &[tracepoint("sk_data_ready", "sk_data_ready")] },
@@ -242,9 +269,9 @@ pub static JOBS: &[Job] = &[
                     exit("io_uring_enter", "return_io_uring_enter"),
                     exit("io_getevents", "return_io_getevents"),
                     exit("io_pgetevents", "return_io_pgetevents"),
-                    exit("restart_syscall", "return_restart_syscall"),
-                    entry("restart_syscall", "enter_restart_syscall"),
-                    entry("rt_sigreturn", "enter_rt_sigreturn"),
+                    exit("restart_syscall", "return_restart_syscall").never_missed(),
+                    entry("restart_syscall", "enter_restart_syscall").never_missed(),
+                    entry("rt_sigreturn", "enter_rt_sigreturn").never_missed(),
                     entry("epoll_wait", "enter_epoll_wait"),
                     entry("epoll_pwait", "enter_epoll_pwait"),
                     entry("epoll_pwait2", "enter_epoll_pwait2"),
@@ -259,7 +286,10 @@ pub static JOBS: &[Job] = &[
             },
             Way {
                 name: TRACEPOINT,
-                hooks: &[tracepoint("sys_exit", "sys_exit"), tracepoint("sys_enter", "sys_enter")],
+                hooks: &[
+                    tracepoint("sys_exit", "sys_exit").never_missed(),
+                    tracepoint("sys_enter", "sys_enter").never_missed(),
+                ],
             },
         ],
     },
@@ -269,7 +299,7 @@ pub static JOBS: &[Job] = &[
         gives: "stacks of what stalls a loop on the CPU, and how much of that is in the kernel",
         ways: &[Way {
             name: "perf_event",
-            hooks: &[Hook { name: "cpu-clock", program: "sample", kind: HookKind::Clock }],
+            hooks: &[Hook { name: "cpu-clock", program: "sample", kind: HookKind::Clock, stand_in: StandInKind::None }],
         }],
     },
     Job {
@@ -278,7 +308,7 @@ pub static JOBS: &[Job] = &[
         gives: "loops that sleep when tracing starts, before they first wake",
         ways: &[Way {
             name: "iterator",
-            hooks: &[Hook { name: "task", program: "find_loops", kind: HookKind::Iterator }],
+            hooks: &[Hook { name: "task", program: "find_loops", kind: HookKind::Iterator, stand_in: StandInKind::None }],
         }],
     },
 ];

@@ -5,14 +5,14 @@
 #![expect(unsafe_code, reason = "aya asks for a promise about what goes into a map")]
 
 use std::{
-    os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd},
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     time::{Duration, Instant},
 };
 
 use aya::{
     Btf as ProgramBtf, Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf, Stack},
-    programs::ProgramError,
+    programs::{ProgramError, ProgramFd},
     sys::{Stats, enable_stats},
     util::online_cpus,
 };
@@ -25,7 +25,7 @@ use log::Log;
 
 use super::{
     arch::Arch,
-    attach::{Kernel, unload},
+    attach::{Kernel, LeftOut, StandIn, unload},
     btf::Btf,
     captures::Capture,
     config,
@@ -125,6 +125,7 @@ pub enum Record {
 /// The probes at work.
 pub struct Session {
     ebpf: Ebpf,
+    stand_ins: Vec<StandIn>,
     loops: MappedArray<LoopSlot>,
     directory: MappedArray<[u32; DIRECTORY_BLOCK]>,
     control: MappedArray<Control>,
@@ -159,9 +160,8 @@ impl Session {
         let preempts = environment.preempts.known().copied();
         let mut object = OBJECT.to_vec();
         let can_forbid = preempts != Some(false) && kfuncs::resolve(&mut object, &program_btf);
-        // By tracepoints nothing is left out; since 7.0 they are no better.
-        let tracepoints_are_better = preempts == Some(true)
-            && environment.kernel_version.is_known_and(|version| *version < preemption::ALWAYS);
+        let preempts_tracepoints =
+            environment.kernel_version.known().is_none_or(|version| *version >= preemption::ALWAYS);
         let probe_config = config::build(&btf, arch, &plan.targets, can_forbid)?;
         let pid_max = config::pid_max();
         let directory_blocks = pid_max.div_ceil(BLOCK).max(1);
@@ -200,6 +200,7 @@ impl Session {
         control.set_warn_threshold(nanoseconds(plan.warn_threshold));
 
         let mut session = Self {
+            stand_ins: Vec::new(),
             loops: map_array(&ebpf, "LOOPS", plan.capacity)?,
             directory: map_array(&ebpf, "DIRECTORY", directory_blocks)?,
             control,
@@ -225,8 +226,8 @@ impl Session {
             arch,
             btf: &btf,
             program_btf: &program_btf,
-            preempts_functions: preempts == Some(true) && !can_forbid
-                || tracepoints_are_better && plan.hooks == HookChoice::Auto,
+            preempts_functions: preempts == Some(true) && !can_forbid,
+            left_out: LeftOut { at_functions: can_forbid, at_tracepoints: can_forbid && preempts_tracepoints },
         };
         for job in JOBS {
             if job.name == LOOPS_ASLEEP && session.way() == FENTRY {
@@ -234,7 +235,7 @@ impl Session {
                 let attached = kernel.attach(&mut session.ebpf, &RETURN_OF_SLEEPERS).is_ok();
                 session.awaiting_sleepers = attached.then(Instant::now);
             }
-            let status = kernel.take_on(&mut session.ebpf, job, plan.hooks)?;
+            let status = kernel.take_on(&mut session.ebpf, &mut session.stand_ins, job, plan.hooks)?;
             if status.way.is_some() {
                 session.control.keep_notes(match job.name {
                     EPOLL_READINESS => Control::NOTES_OF_EPOLL,
@@ -351,14 +352,17 @@ impl Session {
         Ok(total)
     }
 
-    /// Runs of the programs that the kernel left out.
+    /// Runs of the programs that the kernel left out, with all that stand in for them: no more than of whichever of
+    /// these was left out least.
     fn skipped_runs(&self) -> u64 {
         let mut total = self.skipped_before;
         for (name, _) in self.jobs.iter().flat_map(|status| &status.programs) {
             if let Some(program) = self.ebpf.program(name)
                 && let Ok(fd) = program.fd()
             {
-                total += recursion_misses(fd.as_fd().as_raw_fd());
+                let stand_ins = self.stand_ins.iter().filter(|stand_in| stand_in.of == *name);
+                let all = stand_ins.map(|stand_in| &stand_in.program).chain([fd]);
+                total += all.map(|program| told(program, "recursion_misses:")).min().unwrap_or(0);
             }
         }
         total
@@ -384,7 +388,9 @@ impl Session {
                 }
             }
         }
-        Ok(Some(u64::try_from(total.as_nanos()).unwrap_or(u64::MAX)))
+        let stand_ins = self.stand_ins.iter();
+        let of_stand_ins: u64 = stand_ins.map(|stand_in| told(&stand_in.program, "run_time_ns:")).sum();
+        Ok(Some(u64::try_from(total.as_nanos()).unwrap_or(u64::MAX).saturating_add(of_stand_ins)))
     }
 
     /// Lets the kernel measure how long BPF programs run (`BPF_ENABLE_STATS`, since Linux 5.8,
@@ -457,18 +463,20 @@ impl Session {
     pub fn detach(&mut self) -> Result<(), ProbeError> {
         self.ran_ns = self.run_time_ns()?;
         self.skipped_before = self.skipped_runs();
+        self.stand_ins.clear();
         self.ebpf.programs_mut().try_for_each(|(_, program)| unload(program))
     }
 }
 
-/// How often the kernel left out a program because it was running on that CPU already; 0 where it does not tell (before
-/// Linux 5.12): `bpf_prog_show_fdinfo`, `kernel/bpf/syscall.c`.
-fn recursion_misses(fd: RawFd) -> u64 {
-    let facts = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap_or_default();
+/// A number that the kernel tells of a program; 0 where it does not: `bpf_prog_show_fdinfo`, `kernel/bpf/syscall.c`. How often
+/// it left the program out because it was running on that CPU already, `recursion_misses:`, is told since Linux 5.12.
+fn told(program: &ProgramFd, what: &str) -> u64 {
+    let facts = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_fd().as_raw_fd()));
     facts
+        .unwrap_or_default()
         .lines()
-        .find_map(|line| line.strip_prefix("recursion_misses:"))
-        .and_then(|count| count.trim().parse().ok())
+        .find_map(|line| line.strip_prefix(what))
+        .and_then(|number| number.trim().parse().ok())
         .unwrap_or(0)
 }
 

@@ -299,14 +299,6 @@ impl Column {
         }
         for way in WAYS {
             let Some(doctor) = self.doctor(way) else { continue };
-            if !doctor.works && way == WAYS[0] {
-                let all = self.runs.values().flat_map(|run| &run.transcript.outcomes);
-                // The other way has to do.
-                if all.into_iter().any(|outcome| outcome.step == steps::doctor(WAYS[1]) && outcome.is_good())
-                {
-                    continue;
-                }
-            }
             found.extend(
                 doctor.contradictions(&self.release()).into_iter().map(|what| format!("{way}: {what}")),
             );
