@@ -50,7 +50,10 @@ fn compare(processes: &[Vec<Spec>]) {
         let of_threads = specs.iter().flat_map(|spec| (0..spec.threads).map(move |_| spec));
         for (spec, thread) in of_threads.zip(&report.threads) {
             let tid = u32::try_from(thread.tid).expect("a thread's number is positive");
-            let model = tracer.by_tid(tid).unwrap_or_else(|| panic!("no loop {tid}: {spec:?}"));
+            let model = tracer.by_tid(tid).unwrap_or_else(|| {
+                let others: Vec<_> = tracer.model.loops().map(brief).collect();
+                panic!("no loop {tid}: {spec:?}\n{drops:?}\n{}", others.join("\n"))
+            });
             assert_eq!(model.identity.pid, report.pid, "{spec:?}");
             assert_eq!(model.identity.inner, None, "{spec:?}");
             assert!(model.ended, "{spec:?}");

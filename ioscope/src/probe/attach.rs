@@ -142,7 +142,7 @@ impl Kernel<'_> {
             name.insert_str(0, "instead_of_");
         }
         let program = ebpf.program_mut(&name).ok_or(ProgramError::NotLoaded)?;
-        let function = hook.function(self.arch);
+        let function = self.function(hook);
         let target = function.as_deref().unwrap_or(hook.name);
         match hook.kind {
             HookKind::SyscallEntry => {
@@ -162,8 +162,8 @@ impl Kernel<'_> {
     /// Loads a hook's program and attaches it. Returns how many instructions the verifier went through.
     pub(super) fn attach(&self, ebpf: &mut Ebpf, hook: &'static Hook) -> Result<Option<u32>, ProgramError> {
         let program = ebpf.program_mut(hook.program).ok_or(ProgramError::NotLoaded)?;
-        let function = hook.function(self.arch);
-        let function = function.as_deref().unwrap_or_default();
+        let function = self.function(hook);
+        let function = function.as_deref().unwrap_or(hook.name);
         match hook.kind {
             HookKind::Tracepoint => {
                 let program: &mut BtfTracePoint = program.try_into()?;
@@ -213,8 +213,12 @@ impl Kernel<'_> {
     /// Whether a hook is the function of a system call that this kernel does not have: it is too old for it, or of an
     /// architecture that has none. That the function is there and cannot be hooked is another matter.
     fn lacks_system_call(&self, hook: &Hook) -> bool {
-        matches!(hook.kind, HookKind::SyscallEntry | HookKind::SyscallReturn)
-            && hook.function(self.arch).is_some_and(|function| !self.btf.has_func(&function))
+        matches!(hook.kind, HookKind::SyscallEntry | HookKind::SyscallReturn) && self.function(hook).is_none()
+    }
+
+    /// The function that a hook is attached to, as this kernel calls it; `None` if it has none of its names.
+    fn function(&self, hook: &Hook) -> Option<String> {
+        hook.functions(self.arch).into_iter().find(|function| self.btf.has_func(function))
     }
 
     /// Whether a hooked function may be left while threads sleep in it. Before, the memory that they return to could be

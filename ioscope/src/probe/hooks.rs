@@ -66,14 +66,16 @@ impl Hook {
         Self { stand_in: StandInKind::Copy, ..self }
     }
 
-    /// The function that it is attached to, if it is one.
-    pub fn function(&self, arch: Arch) -> Option<String> {
+    /// The names that the function may have that it is attached to, if it is attached to one. A system call without
+    /// arguments is, on x86_64, a second name of another function, and the kernel's type information has that one
+    /// (`arch/x86/include/asm/syscall_wrapper.h`: `__SYS_STUB0`).
+    pub fn functions(&self, arch: Arch) -> Vec<String> {
         match self.kind {
-            HookKind::Function => Some(self.name.to_owned()),
+            HookKind::Function => vec![self.name.to_owned()],
             HookKind::SyscallEntry | HookKind::SyscallReturn => {
-                Some(format!("{}{}", arch.syscall_function_prefix(), self.name))
+                [arch.syscall_function_prefix(), "__do_sys_"].map(|prefix| prefix.to_owned() + self.name).into()
             }
-            HookKind::Tracepoint | HookKind::Clock | HookKind::Iterator => None,
+            HookKind::Tracepoint | HookKind::Clock | HookKind::Iterator => Vec::new(),
         }
     }
 }
