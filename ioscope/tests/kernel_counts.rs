@@ -45,7 +45,7 @@ fn compare(processes: &[Vec<Spec>]) {
     tracer.finish();
     let drops = tracer.model.drops();
     assert_eq!((drops.loops_full, drops.ring_full), (0, 0), "{drops:?}");
-    let mut loops = 0;
+    let (mut loops, mut missed) = (0, 0);
     for (specs, report) in processes.iter().zip(&reports) {
         let of_threads = specs.iter().flat_map(|spec| (0..spec.threads).map(move |_| spec));
         for (spec, thread) in of_threads.zip(&report.threads) {
@@ -57,18 +57,23 @@ fn compare(processes: &[Vec<Spec>]) {
             assert_eq!(model.identity.pid, report.pid, "{spec:?}");
             assert_eq!(model.identity.inner, None, "{spec:?}");
             assert!(model.ended, "{spec:?}");
-            let told = told(spec, thread);
-            assert_eq!(
-                seen(model, &told),
-                told,
-                "the tracer, then the loop itself: {spec:?}\n{}",
-                brief(model)
-            );
-            check_histograms(model, thread);
             loops += 1;
+            let told = told(spec, thread);
+            let seen = seen(model, &told);
+            // What the kernel left out is known to be missing, and not a call more.
+            if drops.skipped_runs > 0 && seen != told {
+                missed += told.calls().checked_sub(seen.calls()).expect("no call is seen twice");
+                continue;
+            }
+            assert_eq!(seen, told, "the tracer, then the loop itself: {spec:?}\n{}", brief(model));
+            check_histograms(model, thread);
         }
     }
     assert_eq!(tracer.count(), loops, "nobody else is a loop");
+    assert!(missed <= drops.skipped_runs, "{missed} calls are missing: {drops:?}");
+    if drops.skipped_runs > 0 {
+        println!("{missed} calls were missed; the kernel left out {} runs at most", drops.skipped_runs);
+    }
     for worker in workers {
         worker.end().expect("the worker ends");
     }

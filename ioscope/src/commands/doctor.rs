@@ -12,13 +12,14 @@ use ioscope_common::Control;
 
 use crate::{
     cli::DoctorArgs,
-    output::doctor::{Fact, Item, Report, write_json, write_text},
+    output::doctor::{Fact, Item, Refused, Report, write_json, write_text},
     probe::{
         Plan, ProbeError, Session, Targets,
+        arch::Arch,
         btf::Btf,
         environment::{self, Capabilities, Environment, missing_privilege, setcap_command},
         features::{FEATURES, Support},
-        hooks::{HookChoice, JOBS, Job, JobStatus},
+        hooks::{HookChoice, JOBS, Job, JobStatus, Way},
     },
 };
 
@@ -53,7 +54,7 @@ fn examine(choice: HookChoice) -> Report {
         machine: machine(&environment),
         privileges: privileges(&environment),
         features: features(&environment),
-        hooks: hooks(&attempt),
+        hooks: hooks(&attempt, choice, environment.arch),
         setcap: setcap_command(&environment),
     }
 }
@@ -191,12 +192,18 @@ fn features(environment: &Environment) -> Vec<Item> {
                 Support::Yes(detail) => (true, detail, None, None),
                 Support::No { why, lost, how } => (false, why, Some(lost.to_owned()), Some(how)),
             };
-            Item { lost, how, ..Item::new(feature.name, feature.essential, Some(works), detail) }
+            let since = environment.arch.and_then(|arch| feature.since.on(arch));
+            Item { lost, how, since, ..Item::new(feature.name, feature.essential, Some(works), detail) }
         })
         .collect()
 }
 
-fn hooks(attempt: &Result<Vec<JobStatus>, ProbeError>) -> Vec<Item> {
+fn hooks(attempt: &Result<Vec<JobStatus>, ProbeError>, choice: HookChoice, arch: Option<Arch>) -> Vec<Item> {
+    let since = |way: &Way| arch.and_then(|arch| way.since.on(arch));
+    let refused = |status: &JobStatus| {
+        let refused = status.refused.iter();
+        refused.map(|(way, why)| Refused { way: way.name, since: since(way), why: why.clone() }).collect()
+    };
     let item = |job: &'static Job, works: Option<bool>, detail: String| Item {
         lost: (works == Some(false)).then(|| job.gives.to_owned()),
         ..Item::new(job.name, job.required, works, detail)
@@ -207,10 +214,15 @@ fn hooks(attempt: &Result<Vec<JobStatus>, ProbeError>) -> Vec<Item> {
             .map(|status| match (status.way, status.missing()) {
                 (Some(way), _) => Item {
                     way: Some(way.name),
+                    since: since(way),
+                    refused: refused(status),
                     programs: status.programs.iter().copied().collect(),
                     ..item(status.job, Some(true), in_use(status, way.name))
                 },
-                (None, missing) => item(status.job, Some(false), missing.unwrap_or_default()),
+                (None, missing) => Item {
+                    refused: refused(status),
+                    ..item(status.job, Some(false), missing.unwrap_or_default())
+                },
             })
             .collect(),
         Err(error) => JOBS
@@ -219,7 +231,8 @@ fn hooks(attempt: &Result<Vec<JobStatus>, ProbeError>) -> Vec<Item> {
                 ProbeError::Hook { hook, reason }
                     if job.ways.iter().flat_map(|way| way.hooks).any(|known| known.name == *hook) =>
                 {
-                    item(job, Some(false), reason.clone())
+                    let way = job.ways.iter().find(|way| choice.allows(job, way));
+                    Item { since: way.and_then(since), ..item(job, Some(false), reason.clone()) }
                 }
                 _ => item(job, None, "not tried".to_owned()),
             })
@@ -239,7 +252,7 @@ fn in_use(status: &JobStatus, way: &str) -> String {
         let _ = write!(detail, "; {verified} instructions verified{programs}");
     }
     for (refused, reason) in &status.refused {
-        let _ = write!(detail, "; not by {refused}: {reason}");
+        let _ = write!(detail, "; not by {}: {reason}", refused.name);
     }
     detail
 }

@@ -171,7 +171,7 @@ impl Run {
                 }
             }
             for (way, reason) in &status.refused {
-                log::debug!("{} not by {way}: {reason}", status.job.name);
+                log::debug!("{} not by {}: {reason}", status.job.name, way.name);
             }
         }
         let signals = Signals {

@@ -6,6 +6,8 @@ use std::sync::{Arc, Barrier};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use rustix::mm::{MlockAllFlags, mlockall};
+
 use super::DemoError;
 use super::driver::{self, Driver};
 use super::fdset::new_epoll;
@@ -59,6 +61,11 @@ impl Fleet {
             stop: Arc::new(AtomicBool::new(false)),
             started: None,
         };
+        if specs.iter().any(|spec| spec.count_sleeps) {
+            // A page of the program that is not there when its first wait call needs it may make the thread sleep
+            // before the call. Where this is not allowed, it is rare all the same.
+            let _ = mlockall(MlockAllFlags::CURRENT);
+        }
         for spec in specs {
             spec.check()?;
             let group = fleet.group(spec)?;

@@ -65,13 +65,14 @@ impl Tally {
     /// Submits what is queued, makes one wait call, and counts both.
     pub(super) fn wait(&mut self, poller: &mut dyn Poller, ask: Ask) -> Result<Returned, DemoError> {
         self.report.submissions += poller.submit()?;
-        let switches = if self.count_sleeps { sys::voluntary_switches() } else { 0 };
         let entered = self.timing.then(Instant::now);
+        // Nothing between here and the call: a thread's first look at the clock is a page fault, which may sleep.
+        let switches = if self.count_sleeps { sys::voluntary_switches() } else { 0 };
         let result = poller.wait(ask);
-        let returned = self.timing.then(Instant::now);
         if self.count_sleeps && sys::voluntary_switches() > switches {
             *self.report.sleeps.get_or_insert(0) += 1;
         }
+        let returned = self.timing.then(Instant::now);
         let ready = poller.collect(result);
         if let (Some(entered), Some(returned)) = (entered, returned) {
             self.time(ask, result, ready, entered, returned);

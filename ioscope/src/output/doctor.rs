@@ -58,6 +58,12 @@ pub struct Item {
     /// How to get it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub how: Option<String>,
+    /// The first version of Linux that has it, on this architecture; of hooks, that has the way in use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// Of hooks: ways that were tried in vain.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<Refused>,
     /// Of hooks: `fentry`, `tracepoint` or `iterator`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub way: Option<&'static str>,
@@ -67,10 +73,33 @@ pub struct Item {
     pub programs: BTreeMap<&'static str, Option<u32>>,
 }
 
+/// A way to hook that did not work.
+#[derive(Clone, Debug, Serialize)]
+pub struct Refused {
+    /// `fentry`, `tracepoint` or `iterator`.
+    pub way: &'static str,
+    /// The first version of Linux in which it works, on this architecture.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// Why it did not.
+    pub why: String,
+}
+
 impl Item {
     /// With what every item has.
     pub fn new(name: &'static str, essential: bool, works: Option<bool>, detail: String) -> Self {
-        Self { name, essential, works, detail, lost: None, how: None, way: None, programs: BTreeMap::new() }
+        Self {
+            name,
+            essential,
+            works,
+            detail,
+            lost: None,
+            how: None,
+            since: None,
+            refused: Vec::new(),
+            way: None,
+            programs: BTreeMap::new(),
+        }
     }
 }
 

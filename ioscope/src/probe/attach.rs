@@ -87,7 +87,7 @@ impl Kernel<'_> {
                 }
                 Err((hook, error)) => {
                     leave(ebpf, stand_ins, way)?;
-                    status.refused.push((way.name, format!("{}: {}", hook.name, brief(&error))));
+                    status.refused.push((way, format!("{}: {}", hook.name, brief(&error))));
                     failed = Some((hook, error));
                 }
             }

@@ -9,6 +9,7 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
+use super::arch::Arch;
 use super::btf::Btf;
 use super::environment::Environment;
 
@@ -23,6 +24,38 @@ pub enum FeatureKind {
     Facility,
 }
 
+/// The first kernel that has something, as its makers released it. Distributions carry some things to older kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Since {
+    x86_64: Option<(u32, u32)>,
+    aarch64: Option<(u32, u32)>,
+}
+
+impl Since {
+    /// This version, on every architecture.
+    pub const fn linux(major: u32, minor: u32) -> Self {
+        Self { x86_64: Some((major, minor)), aarch64: Some((major, minor)) }
+    }
+
+    /// No version: it is a matter of how a kernel is configured.
+    pub const CONFIGURED: Self = Self { x86_64: None, aarch64: None };
+
+    /// The same, but for aarch64, where it is this version.
+    #[must_use]
+    pub const fn on_aarch64(self, major: u32, minor: u32) -> Self {
+        Self { aarch64: Some((major, minor)), ..self }
+    }
+
+    /// The version on this architecture, as in `5.15`; `None` if it is a matter of configuration.
+    pub fn on(self, arch: Arch) -> Option<String> {
+        let version = match arch {
+            Arch::X86_64 => self.x86_64,
+            Arch::Aarch64 => self.aarch64,
+        };
+        version.map(|(major, minor)| format!("{major}.{minor}"))
+    }
+}
+
 /// A row of the table.
 pub struct Feature {
     /// What it is called, in `doctor` and in code that asks for it.
@@ -33,6 +66,8 @@ pub struct Feature {
     pub essential: bool,
     /// What it needs, with the first kernel that has it.
     pub needs: &'static str,
+    /// And that kernel for a program to compare with.
+    pub since: Since,
     /// What is lost where it is missing.
     pub lost: &'static str,
     /// Finds out whether it is there.

@@ -8,7 +8,7 @@
 //! The wait calls come after all that follows from them is in place, their returns before their entries; the
 //! iterator over the threads that are asleep comes last, so that no thread is missed between the two.
 
-use super::arch::Arch;
+use super::{arch::Arch, features::Since};
 
 /// How a hook is loaded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,9 +72,9 @@ impl Hook {
     pub fn functions(&self, arch: Arch) -> Vec<String> {
         match self.kind {
             HookKind::Function => vec![self.name.to_owned()],
-            HookKind::SyscallEntry | HookKind::SyscallReturn => {
-                [arch.syscall_function_prefix(), "__do_sys_"].map(|prefix| prefix.to_owned() + self.name).into()
-            }
+            HookKind::SyscallEntry | HookKind::SyscallReturn => [arch.syscall_function_prefix(), "__do_sys_"]
+                .map(|prefix| prefix.to_owned() + self.name)
+                .into(),
             HookKind::Tracepoint | HookKind::Clock | HookKind::Iterator => Vec::new(),
         }
     }
@@ -85,6 +85,8 @@ impl Hook {
 pub struct Way {
     /// What it is called: `fentry`, `tracepoint`, `iterator`.
     pub name: &'static str,
+    /// The first kernel in which it works.
+    pub since: Since,
     /// In this order. A function behind a system call that the kernel does not have is left out.
     pub hooks: &'static [Hook],
 }
@@ -113,7 +115,7 @@ pub struct JobStatus {
     /// kernel does not tell (before Linux 5.16).
     pub programs: Vec<(&'static str, Option<u32>)>,
     /// The ways that were tried in vain, and why.
-    pub refused: Vec<(&'static str, String)>,
+    pub refused: Vec<(&'static Way, String)>,
 }
 
 impl JobStatus {
@@ -122,7 +124,7 @@ impl JobStatus {
         if self.way.is_some() {
             return None;
         }
-        let reasons: Vec<_> = self.refused.iter().map(|(way, why)| format!("{way}: {why}")).collect();
+        let reasons: Vec<_> = self.refused.iter().map(|(way, why)| format!("{}: {why}", way.name)).collect();
         Some(if reasons.is_empty() { "switched off".to_owned() } else { reasons.join("; ") })
     }
 }
@@ -168,6 +170,10 @@ pub const EPOLL_READINESS: &str = "readiness of epoll";
 /// The name of the job that notes when completions are posted.
 pub const RING_READINESS: &str = "completions of io_uring";
 
+/// Since when functions can be hooked: `kernel/bpf/trampoline.c`, `struct bpf_tramp_image`, 5.12 and 5.10's stable series; on
+/// aarch64 where a function's entry can be replaced (`arch/arm64/Kconfig`: `HAVE_DYNAMIC_FTRACE_WITH_DIRECT_CALLS`).
+const FUNCTIONS: Since = Since::linux(5, 10).on_aarch64(6, 4);
+
 const fn tracepoint(name: &'static str, program: &'static str) -> Hook {
     Hook { name, program, kind: HookKind::Tracepoint, stand_in: StandInKind::None }
 }
@@ -186,31 +192,51 @@ pub static JOBS: &[Job] = &[
         name: "context switches",
         required: true,
         gives: "the states WAITING, READY, BLOCKED and PARKED",
-        ways: &[Way { name: TRACEPOINT, hooks: &[tracepoint("sched_switch", "sched_switch")] }],
+        ways: &[Way {
+            name: TRACEPOINT,
+            since: Since::linux(5, 5),
+            hooks: &[tracepoint("sched_switch", "sched_switch")],
+        }],
     },
     Job {
         name: "wakeups",
         required: false,
         gives: "wakeup latency, run-queue delay and wakers",
-        ways: &[Way { name: TRACEPOINT, hooks: &[tracepoint("sched_waking", "sched_waking")] }],
+        ways: &[Way {
+            name: TRACEPOINT,
+            since: Since::linux(5, 5),
+            hooks: &[tracepoint("sched_waking", "sched_waking")],
+        }],
     },
     Job {
         name: "exits",
         required: true,
         gives: "the end of threads",
-        ways: &[Way { name: TRACEPOINT, hooks: &[tracepoint("sched_process_exit", "sched_process_exit").never_missed()] }],
+        ways: &[Way {
+            name: TRACEPOINT,
+            since: Since::linux(5, 5),
+            hooks: &[tracepoint("sched_process_exit", "sched_process_exit").never_missed()],
+        }],
     },
     Job {
         name: "execs",
         required: false,
         gives: "changes of program, and --comm for programs that start later",
-        ways: &[Way { name: TRACEPOINT, hooks: &[tracepoint("sched_process_exec", "sched_process_exec").never_missed()] }],
+        ways: &[Way {
+            name: TRACEPOINT,
+            since: Since::linux(5, 5),
+            hooks: &[tracepoint("sched_process_exec", "sched_process_exec").never_missed()],
+        }],
     },
     Job {
         name: "forks",
         required: false,
         gives: "--follow, and --comm for processes that fork",
-        ways: &[Way { name: TRACEPOINT, hooks: &[tracepoint("sched_process_fork", "sched_process_fork").never_missed()] }],
+        ways: &[Way {
+            name: TRACEPOINT,
+            since: Since::linux(5, 5),
+            hooks: &[tracepoint("sched_process_fork", "sched_process_fork").never_missed()],
+        }],
     },
     Job {
         name: EPOLL_READINESS,
@@ -219,6 +245,7 @@ pub static JOBS: &[Job] = &[
         ways: &[
             Way {
                 name: FENTRY,
+                since: FUNCTIONS,
                 hooks: &[Hook {
                     name: "ep_poll_callback",
                     program: "ep_poll_callback",
@@ -226,14 +253,22 @@ pub static JOBS: &[Job] = &[
                     stand_in: StandInKind::None,
                 }],
             },
-            Way { name: TRACEPOINT, hooks: &[tracepoint("sk_data_ready", "sk_data_ready")] },
+            Way {
+                name: TRACEPOINT,
+                since: Since::linux(6, 3),
+                hooks: &[tracepoint("sk_data_ready", "sk_data_ready")],
+            },
         ],
     },
     Job {
         name: RING_READINESS,
         required: false,
         gives: "ready delay of completions",
-        ways: &[Way { name: TRACEPOINT, hooks: &[tracepoint("io_uring_complete", "io_uring_complete")] }],
+        ways: &[Way {
+            name: TRACEPOINT,
+            since: Since::linux(5, 5),
+            hooks: &[tracepoint("io_uring_complete", "io_uring_complete")],
+        }],
     },
     Job {
         name: "overflows of io_uring",
@@ -241,6 +276,7 @@ pub static JOBS: &[Job] = &[
         gives: "completions that found a ring's queue full",
         ways: &[Way {
             name: TRACEPOINT,
+            since: Since::linux(5, 5),
             hooks: &[tracepoint("io_uring_cqe_overflow", "io_uring_cqe_overflow")],
         }],
     },
@@ -250,6 +286,7 @@ pub static JOBS: &[Job] = &[
         gives: "requests that a ring handed to worker threads",
         ways: &[Way {
             name: TRACEPOINT,
+            since: Since::linux(5, 5),
             hooks: &[tracepoint("io_uring_queue_async_work", "io_uring_queue_async_work")],
         }],
     },
@@ -260,6 +297,7 @@ pub static JOBS: &[Job] = &[
         ways: &[
             Way {
                 name: FENTRY,
+                since: FUNCTIONS,
                 hooks: &[
                     exit("epoll_wait", "return_epoll_wait"),
                     exit("epoll_pwait", "return_epoll_pwait"),
@@ -288,6 +326,7 @@ pub static JOBS: &[Job] = &[
             },
             Way {
                 name: TRACEPOINT,
+                since: Since::linux(5, 5),
                 hooks: &[
                     tracepoint("sys_exit", "sys_exit").never_missed(),
                     tracepoint("sys_enter", "sys_enter").never_missed(),
@@ -301,7 +340,13 @@ pub static JOBS: &[Job] = &[
         gives: "stacks of what stalls a loop on the CPU, and how much of that is in the kernel",
         ways: &[Way {
             name: "perf_event",
-            hooks: &[Hook { name: "cpu-clock", program: "sample", kind: HookKind::Clock, stand_in: StandInKind::None }],
+            since: Since::linux(4, 9),
+            hooks: &[Hook {
+                name: "cpu-clock",
+                program: "sample",
+                kind: HookKind::Clock,
+                stand_in: StandInKind::None,
+            }],
         }],
     },
     Job {
@@ -310,7 +355,13 @@ pub static JOBS: &[Job] = &[
         gives: "loops that sleep when tracing starts, before they first wake",
         ways: &[Way {
             name: "iterator",
-            hooks: &[Hook { name: "task", program: "find_loops", kind: HookKind::Iterator, stand_in: StandInKind::None }],
+            since: Since::linux(5, 8),
+            hooks: &[Hook {
+                name: "task",
+                program: "find_loops",
+                kind: HookKind::Iterator,
+                stand_in: StandInKind::None,
+            }],
         }],
     },
 ];

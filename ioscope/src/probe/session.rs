@@ -227,7 +227,10 @@ impl Session {
             btf: &btf,
             program_btf: &program_btf,
             preempts_functions: preempts == Some(true) && !can_forbid,
-            left_out: LeftOut { at_functions: can_forbid, at_tracepoints: can_forbid && preempts_tracepoints },
+            left_out: LeftOut {
+                at_functions: can_forbid,
+                at_tracepoints: can_forbid && preempts_tracepoints,
+            },
         };
         for job in JOBS {
             if job.name == LOOPS_ASLEEP && session.way() == FENTRY {

@@ -27,6 +27,13 @@ pub(crate) struct Counts {
     wakeups: u64,
 }
 
+impl Counts {
+    /// All wait calls.
+    pub(crate) fn calls(&self) -> u64 {
+        self.wait_calls.values().sum()
+    }
+}
+
 /// What the loop's own report says.
 pub(crate) fn told(spec: &Spec, report: &ThreadReport) -> Counts {
     let errors = report.errors.values().sum();

@@ -8,7 +8,6 @@ use serde_json::Value;
 /// As far as it matters here.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Doctor {
-    pub(super) works: bool,
     pub(super) problem: Option<String>,
     pub(super) features: Vec<Item>,
     pub(super) hooks: Vec<Item>,
@@ -24,12 +23,23 @@ pub(super) struct Item {
     pub(super) detail: String,
     /// The first version of Linux that has it, as the table says: `5.15`.
     pub(super) since: Option<String>,
+    /// Of hooks: ways that were tried in vain.
+    #[serde(default)]
+    pub(super) refused: Vec<Refused>,
     /// Of hooks: the way that is gone.
     pub(super) way: Option<String>,
     /// Of hooks: how many instructions the verifier went through to accept each program; none where the
     /// kernel does not tell.
     #[serde(default)]
     pub(super) programs: BTreeMap<String, Option<u64>>,
+}
+
+/// A way to hook that did not work.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Refused {
+    pub(super) way: String,
+    pub(super) since: Option<String>,
+    pub(super) why: String,
 }
 
 impl Doctor {
@@ -59,8 +69,25 @@ impl Doctor {
                 }
                 _ => {}
             }
+            for Refused { way, since, why } in &item.refused {
+                if let Some(since) = since.as_deref().filter(|since| version(release) >= version(since)) {
+                    found.push(format!(
+                        "{way} for {} is refused on {release}, and the table has it since {since}: {}",
+                        item.name,
+                        shortened(why)
+                    ));
+                }
+            }
         }
         found
+    }
+
+    /// Whether ioscope does not trace, and the table says that on this kernel it cannot by this way.
+    pub(super) fn is_known_not_to_work(&self, release: &str) -> bool {
+        let too_old = |since: &String| version(release) < version(since);
+        self.hooks.iter().any(|hook| {
+            hook.essential && hook.works == Some(false) && hook.since.as_ref().is_some_and(too_old)
+        })
     }
 
     /// The programs that were loaded, and what they cost the verifier.
@@ -99,8 +126,9 @@ mod tests {
                 {"name": "c", "essential": true, "works": false, "detail": "gone"},
             ],
             "hooks": [
-                {"name": "h", "essential": true, "works": true, "detail": "", "way": "fentry",
-                 "programs": {"p": 1200, "q": null}},
+                {"name": "h", "essential": true, "works": true, "detail": "", "way": "tracepoint", "since": "4.9",
+                 "programs": {"p": 1200, "q": null},
+                 "refused": [{"way": "fentry", "since": "6.4", "why": "no such function"}]},
             ],
         });
         Doctor::parse(&report).expect("it is a report")
@@ -122,6 +150,13 @@ mod tests {
             shortened("refused: 0: r6 = r1\n1\n2\n3\ntoo large\nprocessed 4\n"),
             "refused: 0: r6 = r1 … too large; processed 4"
         );
+    }
+
+    #[test]
+    fn a_way_that_the_table_promises_has_to_work() {
+        let found = doctor().contradictions("6.12.1");
+        let expected = "fentry for h is refused on 6.12.1, and the table has it since 6.4: no such function";
+        assert_eq!(found.last().map(String::as_str), Some(expected), "{found:?}");
     }
 
     #[test]

@@ -302,7 +302,9 @@ impl Column {
             found.extend(
                 doctor.contradictions(&self.release()).into_iter().map(|what| format!("{way}: {what}")),
             );
-            if let Some(problem) = &doctor.problem {
+            if let Some(problem) = &doctor.problem
+                && !doctor.is_known_not_to_work(&self.release())
+            {
                 found.push(format!("{series}: by {way} ioscope cannot trace: {problem}"));
             }
         }

@@ -1,6 +1,6 @@
 //! The rows of the table, and how each finds out.
 
-use super::{Feature, FeatureKind, Missing};
+use super::{Feature, FeatureKind, Missing, Since};
 
 use crate::probe::btf::Btf;
 use crate::probe::environment::{Capabilities, Fact};
@@ -14,6 +14,7 @@ pub static FEATURES: &[Feature] = &[
         kind: FeatureKind::Hook,
         essential: true,
         needs: "tp_btf on sys_enter and sys_exit (Linux 5.5, CONFIG_FTRACE_SYSCALLS)",
+        since: Since::linux(5, 5),
         lost: "everything: wait calls are not seen",
         check: |btf, _| {
             arguments(btf, "sys_enter", &["struct pt_regs *", "long int"])?;
@@ -27,6 +28,7 @@ pub static FEATURES: &[Feature] = &[
         kind: FeatureKind::Hook,
         essential: true,
         needs: "tp_btf on sched_switch (Linux 5.5)",
+        since: Since::linux(5, 5),
         lost: "time per state: waiting, running and blocked cannot be told apart",
         check: |btf, _| {
             let found =
@@ -43,6 +45,7 @@ pub static FEATURES: &[Feature] = &[
         kind: FeatureKind::Hook,
         essential: false,
         needs: "tp_btf on sched_waking (Linux 5.5)",
+        since: Since::linux(5, 5),
         lost: "wakeup latency, run-queue delay, and who woke the loop",
         check: |btf, _| {
             arguments(btf, "sched_waking", &["struct task_struct *"])?;
@@ -55,6 +58,7 @@ pub static FEATURES: &[Feature] = &[
         kind: FeatureKind::Hook,
         essential: false,
         needs: "tp_btf on sched_process_fork, sched_process_exec and sched_process_exit (Linux 5.5)",
+        since: Since::linux(5, 5),
         lost: "threads and children that start while ioscope runs, and the end of those that exit",
         check: |btf, _| {
             let task = "struct task_struct *";
@@ -70,6 +74,7 @@ pub static FEATURES: &[Feature] = &[
         kind: FeatureKind::Hook,
         essential: false,
         needs: "iter/task (Linux 5.8)",
+        since: Since::linux(5, 8),
         lost: "loops that were already waiting when ioscope started, until their next wait call",
         check: |btf, _| {
             if btf.has_func("bpf_iter_task") {
@@ -84,6 +89,7 @@ pub static FEATURES: &[Feature] = &[
         kind: FeatureKind::Facility,
         essential: false,
         needs: "BTF of io_ring_ctx (Linux 5.8, CONFIG_IO_URING)",
+        since: Since::linux(5, 8),
         lost: "how many completions each wait on a ring returned with",
         check: |btf, environment| {
             if environment.io_uring_disabled == Fact::Known(2) {
@@ -105,6 +111,7 @@ pub static FEATURES: &[Feature] = &[
         kind: FeatureKind::Facility,
         essential: false,
         needs: "the preemption count: per-CPU variables in BTF, or CAP_SYSLOG and CONFIG_KALLSYMS_ALL",
+        since: Since::CONFIGURED,
         lost: "whether a loop was woken by a task or by an interrupt",
         check: |btf, environment| {
             let count = environment.arch.and_then(|arch| PreemptCount::of(btf, arch));
@@ -129,6 +136,7 @@ pub static FEATURES: &[Feature] = &[
         kind: FeatureKind::Facility,
         essential: true,
         needs: "BTF of task_struct, pid, files_struct and pt_regs (CONFIG_DEBUG_INFO_BTF)",
+        since: Since::CONFIGURED,
         lost: "everything: the probes would not know where to read",
         check: |btf, environment| {
             let Some(arch) = environment.arch else {
@@ -146,6 +154,7 @@ pub static FEATURES: &[Feature] = &[
         kind: FeatureKind::Facility,
         essential: true,
         needs: "BPF_MAP_TYPE_RINGBUF (Linux 5.8)",
+        since: Since::linux(5, 8),
         lost: "everything: there is no other way out for the records",
         check: |btf, _| {
             enumerator(
@@ -164,6 +173,7 @@ pub static FEATURES: &[Feature] = &[
         kind: FeatureKind::Facility,
         essential: false,
         needs: "bpf_task_pt_regs (Linux 5.15), or the registers at the top of the kernel stack",
+        since: Since::linux(5, 8),
         lost: "the name of the system call that a blocked or parked thread sleeps in, read when it goes to sleep",
         check: |btf, _| {
             if btf.enum_value("bpf_func_id", "BPF_FUNC_task_pt_regs").is_ok() {
@@ -181,7 +191,8 @@ pub static FEATURES: &[Feature] = &[
         name: "function hooks",
         kind: FeatureKind::Hook,
         essential: false,
-        needs: "fentry and fexit on the functions behind system calls (Linux 5.12; aarch64: 6.12, as far as tried)",
+        needs: "fentry and fexit on the functions behind system calls (Linux 5.12, and 5.10 in its stable series)",
+        since: Since::linux(5, 10),
         lost: "tracing for which nothing else on the machine pays: tracepoints are used instead",
         check: |btf, environment| {
             let prefix =
@@ -205,6 +216,7 @@ pub static FEATURES: &[Feature] = &[
         kind: FeatureKind::Hook,
         essential: false,
         needs: "fentry on ep_poll_callback, or tp_btf on sk_data_ready (Linux 6.3)",
+        since: Since::linux(5, 5),
         lost: "ready delay of events that wait for a busy loop on epoll; by sk_data_ready, of all but sockets that receive",
         check: |btf, _| {
             let function = btf.has_func("ep_poll_callback");
@@ -222,6 +234,7 @@ pub static FEATURES: &[Feature] = &[
         kind: FeatureKind::Hook,
         essential: false,
         needs: "tp_btf on io_uring_complete (Linux 5.5)",
+        since: Since::linux(5, 5),
         lost: "ready delay of completions",
         check: |btf, _| {
             let count = btf
@@ -241,6 +254,7 @@ pub static FEATURES: &[Feature] = &[
         kind: FeatureKind::Facility,
         essential: false,
         needs: "a kernel that does not preempt probes, or bpf_preempt_disable and bpf_local_irq_save (Linux 6.14)",
+        since: Since::CONFIGURED,
         lost: "tracing by functions: tracepoints are used instead, in which a kernel before 7.0 is not preempted",
         check: |btf, environment| {
             let preempts = environment.preempts.known().copied();
@@ -264,6 +278,7 @@ pub static FEATURES: &[Feature] = &[
         kind: FeatureKind::Facility,
         essential: true,
         needs: "BPF_F_MMAPABLE arrays (Linux 5.5)",
+        since: Since::linux(5, 5),
         lost: "everything: the loops lie in such an array",
         check: |btf, _| enumerator(btf, "", "BPF_F_MMAPABLE", "the kernel cannot map BPF arrays", "5.5"),
     },
@@ -273,6 +288,7 @@ pub static FEATURES: &[Feature] = &[
         kind: FeatureKind::Hook,
         essential: false,
         needs: "perf_event, software cpu-clock (Linux 4.9), CAP_PERFMON",
+        since: Since::linux(4, 9),
         lost: "stacks of what stalls a loop on the CPU; stalls are found all the same, and what they sleep in",
         check: |btf, environment| {
             let why = "the kernel has no BPF programs on perf events";
@@ -289,6 +305,7 @@ pub static FEATURES: &[Feature] = &[
         kind: FeatureKind::Facility,
         essential: false,
         needs: "BPF_ENABLE_STATS (Linux 5.8), CAP_SYS_ADMIN",
+        since: Since::linux(5, 8),
         lost: "the time that the probes themselves take",
         check: |btf, environment| {
             if environment.bpf_stats_enabled.is_known_and(|enabled| *enabled != 0) {
