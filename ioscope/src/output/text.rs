@@ -320,7 +320,10 @@ pub fn drop_lines(drops: &Drops) -> impl Iterator<Item = String> {
         (drops.loops_full, "wait calls not traced: no room for more loops (--max-loops makes more)"),
         (drops.targets_full, "processes not traced: no room for more targets"),
         (drops.out_of_directory, "wait calls not traced: kernel.pid_max was raised meanwhile (start again)"),
-        (drops.skipped_runs, "runs of probes left out by the kernel: counts are too low by some of these"),
+        (
+            drops.skipped_runs,
+            "runs of probes at most were left out by the kernel: counts may be too low by as many",
+        ),
         (drops.captures_full, "stacks not captured: their buffer was full"),
         (drops.compat_calls, "wait calls of 32-bit programs not traced: ioscope traces 64-bit programs only"),
     ]

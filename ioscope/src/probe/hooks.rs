@@ -365,3 +365,33 @@ pub static JOBS: &[Job] = &[
         }],
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::super::session::OBJECT;
+    use super::*;
+
+    #[test]
+    fn every_program_is_in_the_object_and_so_is_what_stands_in_for_it() {
+        let object = aya_obj::Object::parse(OBJECT).unwrap();
+        let hooks: Vec<_> = JOBS.iter().flat_map(|job| job.ways).flat_map(|way| way.hooks).collect();
+        assert!(hooks.iter().any(|hook| hook.stand_in == StandInKind::Caller));
+        for hook in hooks {
+            let has = |name: &str| object.programs.contains_key(name);
+            assert!(has(hook.program), "{hook:?}");
+            let caller = hook.stand_in == StandInKind::Caller;
+            assert_eq!(has(&format!("instead_of_{}", hook.program)), caller, "{hook:?}");
+            assert_eq!(object.maps.contains_key(&format!("of_{}", hook.program)), caller, "{hook:?}");
+        }
+    }
+
+    #[test]
+    fn a_system_call_without_arguments_has_another_name() {
+        let hooks = JOBS.iter().flat_map(|job| job.ways).flat_map(|way| way.hooks);
+        let functions: Vec<_> = hooks.flat_map(|hook| hook.functions(Arch::X86_64)).collect();
+        for expected in ["__x64_sys_epoll_wait", "__do_sys_rt_sigreturn", "ep_poll_callback"] {
+            assert!(functions.iter().any(|function| function == expected), "{expected}: {functions:?}");
+        }
+        assert!(!functions.iter().any(|function| function.contains("sched_switch")), "{functions:?}");
+    }
+}
