@@ -110,16 +110,29 @@ impl Kernel<'_> {
             if self.lacks_system_call(hook) {
                 continue;
             }
-            if hook.stand_in == StandInKind::Copy {
-                self.attach_stand_ins(ebpf, stand_ins, hook).map_err(|error| (hook, error))?;
-            }
-            let verified = self.attach(ebpf, hook).map_err(|error| (hook, error))?;
+            let verified = self.attach_never_missed(ebpf, stand_ins, hook).map_err(|error| (hook, error))?;
             programs.push((hook.program, verified));
-            if hook.stand_in == StandInKind::Caller {
-                self.attach_stand_ins(ebpf, stand_ins, hook).map_err(|error| (hook, error))?;
-            }
         }
         Ok(programs)
+    }
+
+    /// Loads a hook's program and attaches it, and what stands in for it. Returns how many instructions the verifier went
+    /// through.
+    pub(super) fn attach_never_missed(
+        &self,
+        ebpf: &mut Ebpf,
+        stand_ins: &mut Vec<StandIn>,
+        hook: &'static Hook,
+    ) -> Result<Option<u32>, ProgramError> {
+        // One program in the object makes all copies, and is the hook's own in the end.
+        if hook.stand_in == StandInKind::Copy {
+            self.attach_stand_ins(ebpf, stand_ins, hook)?;
+        }
+        let verified = self.attach(ebpf, hook)?;
+        if hook.stand_in == StandInKind::Caller {
+            self.attach_stand_ins(ebpf, stand_ins, hook)?;
+        }
+        Ok(verified)
     }
 
     /// Attaches what stands in for a hook's program, if the kernel may leave it out.
@@ -160,7 +173,7 @@ impl Kernel<'_> {
     }
 
     /// Loads a hook's program and attaches it. Returns how many instructions the verifier went through.
-    pub(super) fn attach(&self, ebpf: &mut Ebpf, hook: &'static Hook) -> Result<Option<u32>, ProgramError> {
+    fn attach(&self, ebpf: &mut Ebpf, hook: &'static Hook) -> Result<Option<u32>, ProgramError> {
         let program = ebpf.program_mut(hook.program).ok_or(ProgramError::NotLoaded)?;
         let function = self.function(hook);
         let function = function.as_deref().unwrap_or(hook.name);

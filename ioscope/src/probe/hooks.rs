@@ -164,7 +164,7 @@ pub const LOOPS_ASLEEP: &str = "loops asleep";
 /// How a thread that was in a wait call before its function was hooked is seen to return from it: the hook of a function's
 /// return is reached by those only that have passed the hook of its entry. It is attached for a while, beside the
 /// functions, while there are such threads.
-pub static RETURN_OF_SLEEPERS: Hook = tracepoint("sys_exit", "sys_exit");
+pub static RETURN_OF_SLEEPERS: Hook = tracepoint("sys_exit", "sys_exit").never_missed();
 /// The name of the job that notes when epoll instances become ready.
 pub const EPOLL_READINESS: &str = "readiness of epoll";
 /// The name of the job that notes when completions are posted.

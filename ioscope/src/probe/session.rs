@@ -235,8 +235,9 @@ impl Session {
         for job in JOBS {
             if job.name == LOOPS_ASLEEP && session.way() == FENTRY {
                 // Should it fail, these loops show from their next wait call on.
-                let attached = kernel.attach(&mut session.ebpf, &RETURN_OF_SLEEPERS).is_ok();
-                session.awaiting_sleepers = attached.then(Instant::now);
+                let (ebpf, stand_ins) = (&mut session.ebpf, &mut session.stand_ins);
+                let attached = kernel.attach_never_missed(ebpf, stand_ins, &RETURN_OF_SLEEPERS);
+                session.awaiting_sleepers = attached.is_ok().then(Instant::now);
             }
             let status = kernel.take_on(&mut session.ebpf, &mut session.stand_ins, job, plan.hooks)?;
             if status.way.is_some() {
@@ -307,6 +308,8 @@ impl Session {
             return Ok(());
         }
         self.awaiting_sleepers = None;
+        self.skipped_before += self.skipped_runs_of(RETURN_OF_SLEEPERS.program);
+        self.stand_ins.retain(|stand_in| stand_in.of != RETURN_OF_SLEEPERS.program);
         match self.ebpf.program_mut(RETURN_OF_SLEEPERS.program) {
             Some(program) => unload(program),
             None => Ok(()),
@@ -355,20 +358,19 @@ impl Session {
         Ok(total)
     }
 
-    /// Runs of the programs that the kernel left out, with all that stand in for them: no more than of whichever of
-    /// these was left out least.
+    /// Runs of the programs that the kernel left out, with all that stand in for them.
     fn skipped_runs(&self) -> u64 {
-        let mut total = self.skipped_before;
-        for (name, _) in self.jobs.iter().flat_map(|status| &status.programs) {
-            if let Some(program) = self.ebpf.program(name)
-                && let Ok(fd) = program.fd()
-            {
-                let stand_ins = self.stand_ins.iter().filter(|stand_in| stand_in.of == *name);
-                let all = stand_ins.map(|stand_in| &stand_in.program).chain([fd]);
-                total += all.map(|program| told(program, "recursion_misses:")).min().unwrap_or(0);
-            }
-        }
-        total
+        let sleepers = self.awaiting_sleepers.map(|_| RETURN_OF_SLEEPERS.program);
+        let programs = self.jobs.iter().flat_map(|status| &status.programs).map(|(name, _)| *name);
+        self.skipped_before + programs.chain(sleepers).map(|name| self.skipped_runs_of(name)).sum::<u64>()
+    }
+
+    /// Of one of them: no more than of whichever was left out least, itself or one that stands in for it.
+    fn skipped_runs_of(&self, name: &str) -> u64 {
+        let Some(own) = self.ebpf.program(name).and_then(|program| program.fd().ok()) else { return 0 };
+        let stand_ins = self.stand_ins.iter().filter(|stand_in| stand_in.of == name);
+        let all = stand_ins.map(|stand_in| &stand_in.program).chain([own]);
+        all.map(|program| told(program, "recursion_misses:")).min().unwrap_or(0)
     }
 
     /// How long the probes have run, all together, in nanoseconds; `None` unless the kernel's BPF
