@@ -400,6 +400,8 @@ pub struct StallLog {
     pub ongoing: Option<Stall>,
     past: VecDeque<Stall>,
     dropped: u64,
+    /// The stacks of those that are not kept.
+    gone: Stacks,
     /// Captures of slices that are no stalls, or not yet, by when they began.
     pending: BTreeMap<u64, Stacks>,
     /// What was found out of arguments, the latest last.
@@ -436,6 +438,11 @@ impl StallLog {
     /// kernel's side keeps.
     pub const fn dropped(&self) -> u64 {
         self.dropped
+    }
+
+    /// The stacks of all stalls there were, those that are not kept among them; the same one more than once.
+    pub fn every_stack(&self) -> impl Iterator<Item = &WeightedStack> {
+        self.gone.iter().chain(self.iter().flat_map(|stall| stall.stacks.iter()))
     }
 
     /// The stall that began then.
@@ -479,8 +486,10 @@ impl StallLog {
     /// A stall has ended.
     fn end(&mut self, id: LoopId, began_at: u64, ended_at: u64, account: Account) {
         let stall = Stall { ended_at: Some(ended_at), ..self.take(id, began_at, account) };
-        if self.past.len() == PAST_STALLS {
-            self.past.pop_front();
+        if self.past.len() == PAST_STALLS
+            && let Some(gone) = self.past.pop_front()
+        {
+            self.gone.add_all(&gone.stacks);
             self.dropped += 1;
         }
         self.past.push_back(stall);

@@ -4,7 +4,7 @@ use ioscope_common::{
     Blocker, Counters, ErrnoCount, Loop, OpenInterval, PollerKind, RingEvents, State, WaitCall, Wake,
 };
 
-use super::{batch::Throttling, distribution::Distribution};
+use super::{batch::Throttling, distribution::Distribution, syscalls::Syscalls};
 
 /// Time per state, in nanoseconds, by [`State`]'s number.
 pub type TimeNs = [u64; State::COUNT];
@@ -44,6 +44,8 @@ pub struct Stats {
     pub blockers: Vec<Blocker>,
     /// What found no place among these.
     pub other_blockers: Option<Blocker>,
+    /// The system calls of its slices; `None` unless they were asked for.
+    pub syscalls: Option<Syscalls>,
     /// The errnos that wait calls failed with, `EINTR` apart.
     pub errnos: Vec<ErrnoCount>,
     /// Loop durations.
@@ -152,6 +154,7 @@ impl Stats {
             pollers: Vec::new(),
             blockers: Vec::new(),
             other_blockers: None,
+            syscalls: None,
             errnos: Vec::new(),
             loop_duration: Distribution::default(),
             wakeup_latency: Distribution::default(),
@@ -247,6 +250,10 @@ impl Stats {
                 .other_blockers
                 .map(|blocker| difference(&blocker, earlier.other_blockers.as_ref()))
                 .filter(|blocker| blocker.count > 0),
+            syscalls: self.syscalls.as_ref().map(|syscalls| match &earlier.syscalls {
+                Some(earlier) => syscalls.since(earlier),
+                None => syscalls.clone(),
+            }),
             errnos,
             loop_duration: self.loop_duration.since(&earlier.loop_duration),
             wakeup_latency: self.wakeup_latency.since(&earlier.wakeup_latency),

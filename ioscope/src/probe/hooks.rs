@@ -135,6 +135,10 @@ pub const LOOPS_ASLEEP: &str = "loops asleep";
 /// return is reached by those only that have passed the hook of its entry. It is attached for a while, beside the
 /// functions, while there are such threads.
 pub static RETURN_OF_SLEEPERS: Hook = tracepoint("sys_exit", "sys_exit");
+/// The name of the job that counts the system calls of slices: done only when they are asked for.
+pub const SLICE_SYSCALLS: &str = "system calls of slices";
+/// The name of the job that finds where a stalled loop is on a CPU.
+pub const SAMPLING_CLOCK: &str = "sampling clock";
 /// The name of the job that notes when epoll instances become ready.
 pub const EPOLL_READINESS: &str = "readiness of epoll";
 /// The name of the job that notes when completions are posted.
@@ -264,12 +268,21 @@ pub static JOBS: &[Job] = &[
         ],
     },
     Job {
-        name: "sampling clock",
+        name: SAMPLING_CLOCK,
         required: false,
         gives: "stacks of what stalls a loop on the CPU, and how much of that is in the kernel",
         ways: &[Way {
             name: "perf_event",
             hooks: &[Hook { name: "cpu-clock", program: "sample", kind: HookKind::Clock }],
+        }],
+    },
+    Job {
+        name: SLICE_SYSCALLS,
+        required: false,
+        gives: "--syscalls (every system call of the machine pays for it)",
+        ways: &[Way {
+            name: TRACEPOINT,
+            hooks: &[tracepoint("sys_exit", "profile_exit"), tracepoint("sys_enter", "profile_enter")],
         }],
     },
     Job {

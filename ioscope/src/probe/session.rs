@@ -18,10 +18,11 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use ioscope_common::{
-    BlockRecord, CaptureRecord, CommPatterns, Control, DIRECTORY_BLOCK, Drops, Iteration, LoopSlot, POLLERS,
-    ProbeConfig, kind, status,
+    BlockRecord, CallTimes, CaptureRecord, CommPatterns, Control, DIRECTORY_BLOCK, Drops, Iteration,
+    LoopSlot, POLLERS, ProbeConfig, SyscallProfile, kind, status,
 };
 use log::Log;
+use rustix::time::{ClockId, clock_gettime};
 
 use super::{
     arch::Arch,
@@ -32,8 +33,8 @@ use super::{
     environment::Environment,
     error::ProbeError,
     hooks::{
-        EPOLL_READINESS, FENTRY, HookChoice, JOBS, JobStatus, LOOPS_ASLEEP, RETURN_OF_SLEEPERS,
-        RING_READINESS, WAIT_CALLS,
+        EPOLL_READINESS, FENTRY, HookChoice, JOBS, Job, JobStatus, LOOPS_ASLEEP, RETURN_OF_SLEEPERS,
+        RING_READINESS, SAMPLING_CLOCK, SLICE_SYSCALLS, WAIT_CALLS,
     },
     kfuncs,
     memory::{MappedArray, SliceGlance},
@@ -95,8 +96,14 @@ pub struct Plan {
     pub stream: u32,
     /// A loop duration from here on is a stall.
     pub stall_threshold: Duration,
+    /// The loops of some runtimes have a threshold of their own: [`StallPreset`](crate::runtime::StallPreset).
+    pub presets: bool,
     /// From this loop duration on it is looked at where the thread is.
     pub warn_threshold: Duration,
+    /// The system calls of slices are counted, too: every system call of the machine pays for that.
+    pub syscalls: bool,
+    /// A clock samples where stalled loops are on a CPU.
+    pub sampling: bool,
     /// Which ways to hook may be gone.
     pub hooks: HookChoice,
     /// The probes write diagnostics to the log.
@@ -128,6 +135,8 @@ pub struct Session {
     loops: MappedArray<LoopSlot>,
     directory: MappedArray<[u32; DIRECTORY_BLOCK]>,
     control: MappedArray<Control>,
+    /// `None` unless system calls were asked for.
+    profiles: Option<MappedArray<SyscallProfile>>,
     free: Stack<MapData, u32>,
     targets: HashMap<MapData, u32, u8>,
     drops: PerCpuArray<MapData, AsPod<Drops>>,
@@ -139,6 +148,9 @@ pub struct Session {
     /// Of programs that are unloaded by now.
     skipped_before: u64,
     statistics: bool,
+    /// When the loops were put out of the probes' reach, and what had been dropped by then.
+    frozen_at: Option<u64>,
+    dropped: Option<Drops>,
     /// What keeps the kernel's statistics on.
     measuring: Option<OwnedFd>,
     /// How long the probes had run when they were detached: then there is nobody to ask.
@@ -175,6 +187,7 @@ impl Session {
             .map_max_entries("FREE", plan.capacity)
             .map_max_entries("NOTES", plan.capacity * POLLERS_OF_A_LOOP)
             .map_max_entries("DIRECTORY", directory_blocks)
+            .map_max_entries("PROFILES", if plan.syscalls { plan.capacity } else { 1 })
             .map_max_entries("STREAM", plan.stream_bytes)
             .map_max_entries("CAPTURES", captures_bytes())
             .map_max_entries("AYA_LOGS", if plan.diagnostics { DIAGNOSTICS_BYTES } else { 4096 })
@@ -203,6 +216,7 @@ impl Session {
             loops: map_array(&ebpf, "LOOPS", plan.capacity)?,
             directory: map_array(&ebpf, "DIRECTORY", directory_blocks)?,
             control,
+            profiles: plan.syscalls.then(|| map_array(&ebpf, "PROFILES", plan.capacity)).transpose()?,
             free,
             targets,
             drops: PerCpuArray::try_from(take(&mut ebpf, "DROPS")?)?,
@@ -212,6 +226,8 @@ impl Session {
             awaiting_sleepers: None,
             skipped_before: 0,
             statistics: config::statistics_are_on(),
+            frozen_at: None,
+            dropped: None,
             measuring: None,
             ran_ns: None,
             diagnostics: plan
@@ -228,7 +244,12 @@ impl Session {
             preempts_functions: preempts == Some(true) && !can_forbid
                 || tracepoints_are_better && plan.hooks == HookChoice::Auto,
         };
-        for job in JOBS {
+        let is_wanted = |job: &&Job| match job.name {
+            SLICE_SYSCALLS => plan.syscalls,
+            SAMPLING_CLOCK => plan.sampling,
+            _ => true,
+        };
+        for job in JOBS.iter().filter(is_wanted) {
             if job.name == LOOPS_ASLEEP && session.way() == FENTRY {
                 // Should it fail, these loops show from their next wait call on.
                 let attached = kernel.attach(&mut session.ebpf, &RETURN_OF_SLEEPERS).is_ok();
@@ -277,7 +298,7 @@ impl Session {
                 Some(status::LIVE) => {
                     let Some(entry) = self.loops.copy(slot) else { continue };
                     // A thread that was found asleep may have made a loop of its own at that moment.
-                    if self.directory.place_of(entry.kernel_tid) == slot + 1 {
+                    if self.frozen_at.is_some() || self.directory.place_of(entry.kernel_tid) == slot + 1 {
                         asleep_all_along |= entry.machine.found_asleep != 0;
                         visit(slot, entry);
                     } else if self.loops.status(slot) == Some(status::LIVE) {
@@ -312,6 +333,9 @@ impl Session {
     /// Frees an ended loop's place. Only after its last copy was taken and the stream drained.
     pub fn release(&mut self, slot: u32) -> Result<(), ProbeError> {
         self.loops.clear(slot);
+        if let Some(profiles) = &self.profiles {
+            profiles.clear_calls(slot);
+        }
         Ok(self.free.push(slot, 0)?)
     }
 
@@ -338,6 +362,15 @@ impl Session {
 
     /// What was dropped so far.
     pub fn drops(&self) -> Result<Drops, ProbeError> {
+        let counted = match self.dropped {
+            Some(dropped) => dropped,
+            None => self.count_drops()?,
+        };
+        Ok(Drops { skipped_runs: self.skipped_runs(), ..counted })
+    }
+
+    /// All but the runs that were left out.
+    fn count_drops(&self) -> Result<Drops, ProbeError> {
         let mut total = Drops::default();
         for AsPod(cpu) in self.drops.get(&0, 0)?.iter() {
             total.ring_full += cpu.ring_full;
@@ -347,7 +380,6 @@ impl Session {
             total.compat_calls += cpu.compat_calls;
             total.captures_full += cpu.captures_full;
         }
-        total.skipped_runs = self.skipped_runs();
         Ok(total)
     }
 
@@ -417,14 +449,28 @@ impl Session {
         self.loops.set_shared(slot);
     }
 
-    /// From which loop duration on a slice is a stall.
+    /// From which loop duration on a slice is a stall, of all loops that there are and will be.
     pub fn set_stall_threshold(&self, threshold: Duration) {
         self.control.set_stall_threshold(nanoseconds(threshold));
+        for slot in 0..self.loops.len() {
+            self.set_stall_threshold_of(slot, threshold);
+        }
     }
 
     /// From which loop duration on it is looked at where the thread is.
     pub fn set_warn_threshold(&self, threshold: Duration) {
         self.control.set_warn_threshold(nanoseconds(threshold));
+    }
+
+    /// From which loop duration on a slice of the loop in this place is a stall.
+    pub fn set_stall_threshold_of(&self, slot: u32, threshold: Duration) {
+        self.loops.set_stall_threshold(slot, nanoseconds(threshold));
+    }
+
+    /// The system calls of the loop in this place outside its wait calls, by number, and those whose number is beyond
+    /// what is known; `None` unless the plan asked for them. What returns meanwhile may be counted in part.
+    pub fn syscalls(&self, slot: u32) -> Option<Vec<(Option<usize>, CallTimes)>> {
+        Some(self.profiles.as_ref()?.calls(slot).collect())
     }
 
     /// Calls `visit` with what of a loop tells whether its slice is too long, for every loop that lives;
@@ -453,8 +499,40 @@ impl Session {
         }
     }
 
+    /// When the loops were put out of the probes' reach, in nanoseconds of `CLOCK_MONOTONIC`, if they were: what is known of
+    /// them is of this moment.
+    pub const fn frozen_at(&self) -> Option<u64> {
+        self.frozen_at
+    }
+
+    /// Takes all loops out of the probes' reach, at once: detaching one probe after the other takes milliseconds, in
+    /// which the rest would see half of what happens (a thread that sleeps in a wait call whose entry nobody saw).
+    fn freeze(&mut self) -> Result<(), ProbeError> {
+        if self.frozen_at.is_some() {
+            return Ok(());
+        }
+        // What comes from here on is no loss, and nobody wants to read of it.
+        self.dropped = Some(self.count_drops()?);
+        self.log_diagnostics();
+        self.diagnostics = None;
+        while self.free.pop(0).is_ok() {}
+        for slot in 0..self.loops.len() {
+            if self.loops.status(slot) == Some(status::LIVE)
+                && let Some(kernel_tid) = self.loops.forget_registers(slot)
+            {
+                if !self.directory.forget(kernel_tid, slot + 1) {
+                    // Its thread was found asleep, and had made a loop of its own.
+                    self.loops.clear(slot);
+                }
+            }
+        }
+        self.frozen_at = Some(monotonic_ns());
+        Ok(())
+    }
+
     /// Detaches the probes: the maps stand still from here on.
     pub fn detach(&mut self) -> Result<(), ProbeError> {
+        self.freeze()?;
         self.ran_ns = self.run_time_ns()?;
         self.skipped_before = self.skipped_runs();
         self.ebpf.programs_mut().try_for_each(|(_, program)| unload(program))
@@ -470,6 +548,12 @@ fn recursion_misses(fd: RawFd) -> u64 {
         .find_map(|line| line.strip_prefix("recursion_misses:"))
         .and_then(|count| count.trim().parse().ok())
         .unwrap_or(0)
+}
+
+/// The probes' clock.
+fn monotonic_ns() -> u64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
 }
 
 fn nanoseconds(duration: Duration) -> u64 {

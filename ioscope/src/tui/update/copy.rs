@@ -61,6 +61,7 @@ fn selected_text(app: &App) -> Option<(String, String)> {
                     ongoing_stall_ns: inspected.ongoing_stall.unwrap_or(0),
                     stalls,
                     stalls_dropped: inspected.stalls.dropped(),
+                    stall_threshold: app.model.stall_threshold,
                     unpolled: entry.and_then(|entry| app.model.unpolled(entry)),
                 }],
                 findings,
