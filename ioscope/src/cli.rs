@@ -131,9 +131,9 @@ pub struct TracingArgs {
     /// Size of the stream's buffer in MiB, a power of two.
     #[arg(long, value_name = "MIB", default_value_t = 16, value_parser = power_of_two)]
     pub buffer: u32,
-    /// Do not sample where stalled loops are on a CPU: what that costs can be measured.
-    #[arg(long, hide = true)]
-    pub no_sampling: bool,
+    /// Leave out what `doctor` calls so: what it costs can be measured.
+    #[arg(long, hide = true, value_name = "HOOK")]
+    pub without: Vec<String>,
     /// Runtimes are judged by their own numbers: no threshold was given.
     #[arg(skip)]
     pub presets: bool,

@@ -69,7 +69,7 @@ fn attempt(hooks: HookChoice) -> Result<Vec<JobStatus>, ProbeError> {
         warn_threshold: Duration::from_millis(10),
         presets: false,
         syscalls: true,
-        sampling: true,
+        without: Vec::new(),
         hooks,
         diagnostics: false,
     };

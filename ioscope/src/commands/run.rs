@@ -180,7 +180,7 @@ impl Run {
             warn_threshold: tracing.warn_threshold.min(tracing.stall_threshold),
             presets: tracing.presets,
             syscalls,
-            sampling: !tracing.no_sampling,
+            without: tracing.without.clone(),
             hooks: tracing.hooks.into(),
             diagnostics: tracing.verbose,
         };

@@ -137,8 +137,6 @@ pub const LOOPS_ASLEEP: &str = "loops asleep";
 pub static RETURN_OF_SLEEPERS: Hook = tracepoint("sys_exit", "sys_exit");
 /// The name of the job that counts the system calls of slices: done only when they are asked for.
 pub const SLICE_SYSCALLS: &str = "system calls of slices";
-/// The name of the job that finds where a stalled loop is on a CPU.
-pub const SAMPLING_CLOCK: &str = "sampling clock";
 /// The name of the job that notes when epoll instances become ready.
 pub const EPOLL_READINESS: &str = "readiness of epoll";
 /// The name of the job that notes when completions are posted.
@@ -268,7 +266,7 @@ pub static JOBS: &[Job] = &[
         ],
     },
     Job {
-        name: SAMPLING_CLOCK,
+        name: "sampling clock",
         required: false,
         gives: "stacks of what stalls a loop on the CPU, and how much of that is in the kernel",
         ways: &[Way {

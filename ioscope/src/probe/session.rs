@@ -34,7 +34,7 @@ use super::{
     error::ProbeError,
     hooks::{
         EPOLL_READINESS, FENTRY, HookChoice, JOBS, Job, JobStatus, LOOPS_ASLEEP, RETURN_OF_SLEEPERS,
-        RING_READINESS, SAMPLING_CLOCK, SLICE_SYSCALLS, WAIT_CALLS,
+        RING_READINESS, SLICE_SYSCALLS, WAIT_CALLS,
     },
     kfuncs,
     memory::{MappedArray, SliceGlance},
@@ -102,8 +102,8 @@ pub struct Plan {
     pub warn_threshold: Duration,
     /// The system calls of slices are counted, too: every system call of the machine pays for that.
     pub syscalls: bool,
-    /// A clock samples where stalled loops are on a CPU.
-    pub sampling: bool,
+    /// Jobs that are left out, by name; one without which there is no tracing is done all the same.
+    pub without: Vec<String>,
     /// Which ways to hook may be gone.
     pub hooks: HookChoice,
     /// The probes write diagnostics to the log.
@@ -244,10 +244,9 @@ impl Session {
             preempts_functions: preempts == Some(true) && !can_forbid
                 || tracepoints_are_better && plan.hooks == HookChoice::Auto,
         };
-        let is_wanted = |job: &&Job| match job.name {
-            SLICE_SYSCALLS => plan.syscalls,
-            SAMPLING_CLOCK => plan.sampling,
-            _ => true,
+        let is_wanted = |job: &&Job| {
+            (job.name != SLICE_SYSCALLS || plan.syscalls)
+                && (job.required || !plan.without.iter().any(|name| name == job.name))
         };
         for job in JOBS.iter().filter(is_wanted) {
             if job.name == LOOPS_ASLEEP && session.way() == FENTRY {

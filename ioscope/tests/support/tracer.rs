@@ -28,7 +28,7 @@ pub(crate) fn plan(processes: &[u32]) -> Plan {
         warn_threshold: STALL_THRESHOLD,
         presets: false,
         syscalls: false,
-        sampling: true,
+        without: Vec::new(),
         hooks: hooks(),
         diagnostics: false,
     }
