@@ -218,6 +218,25 @@ fn a_timer_storm() {
     prove("timer-storm", "warn", fault, twin);
 }
 
+/// Two threads that share a poller and do this after each event that one of them has taken.
+fn taking_turns(work: Work) -> Spec {
+    let spec = Spec::new(WaitCall::EpollPwait, Pattern::TakeTurns);
+    Spec { threads: 2, period_ns: 5 * MS, work: vec![Slice::always(work)], ..spec }
+}
+
+#[test]
+fn a_poller_that_nobody_waits_on() {
+    // Both sleep at once, most of the time; of the healthy ones, hardly ever.
+    let fault = taking_turns(Work::Nanosleep { ns: 300 * MS });
+    let twin = taking_turns(Work::Nanosleep { ns: MS });
+    let Some((evidence, report)) = prove("poller-unpolled", "warn", fault, twin) else { return };
+    // From the second thread's event, at most a tick after the first's, to the end of the first one's sleep.
+    let longest = evidence["longest_ns"].as_u64().expect("a time");
+    assert!((250 * MS..400 * MS).contains(&longest), "{longest}: {report:#}");
+    let found = finding(&report, "poller-unpolled", "fault").expect("it was found");
+    assert_eq!(found["also"].as_array().map(Vec::len), Some(1), "both share it: {found:#}");
+}
+
 #[test]
 fn a_batch_that_is_always_full() {
     let batches =
@@ -230,7 +249,16 @@ fn a_batch_that_is_always_full() {
 fn one_event_per_wakeup() {
     let fault = Spec::new(WaitCall::EpollPwait, Pattern::AlwaysReady);
     let twin = Spec { fds: 8, ..Spec::new(WaitCall::EpollPwait, Pattern::Batch) };
-    let Some((evidence, _)) = prove("one-event-per-wakeup", "info", fault, twin) else { return };
+    let Some((evidence, report)) = prove("one-event-per-wakeup", "info", fault, twin) else { return };
+    let rate = evidence["wait_calls_per_second"].as_f64().expect("a rate");
+    if rate >= 50_000.0 {
+        let found = finding(&report, "one-event-per-wakeup", "fault").expect("it was found");
+        assert_eq!(found["severity"], "warn", "it is never idle: {found:#}");
+    } else {
+        say(&format!(
+            "SKIPPED the warning of one-event-per-wakeup: {rate:.0} wait calls a second are too few"
+        ));
+    }
     about(&evidence["events_per_wait_call_mean"], 1.0, 1e-9);
 }
 

@@ -52,6 +52,16 @@ struct Both {
 /// Runs a loop to its end under `ioscope stat`. `command` starts the worker; `prepare` is given it before it
 /// is let go.
 fn run(command: Command, spec: Spec, prepare: impl FnOnce(&Worker)) -> Both {
+    run_to(command, spec, prepare, |_| ())
+}
+
+/// The same; `conclude` is given the worker when its loops have ended and it has not.
+fn run_to(
+    command: Command,
+    spec: Spec,
+    prepare: impl FnOnce(&Worker),
+    conclude: impl FnOnce(&Worker),
+) -> Both {
     let mut worker = Worker::start(command, &[spec]).expect("the worker starts");
     prepare(&worker);
     // On a busy machine it is to be seen how late ioscope is, not how long it waits for a CPU.
@@ -60,6 +70,7 @@ fn run(command: Command, spec: Spec, prepare: impl FnOnce(&Worker)) -> Both {
     let tracing = Tracing::start(stat);
     worker.say().expect("the worker listens");
     let report = worker.report().expect("the worker reports");
+    conclude(&worker);
     worker.end().expect("the worker ends");
     let (_, mut documents) = tracing.end();
     let mut document = documents.pop().expect("a summary");
@@ -174,23 +185,25 @@ fn a_mutex_is_a_futex_with_its_address() {
     expect(&expected, || working(3, &[Work::Mutex { ns: 300 * MS }]), || undisturbed(1), |_| ());
 }
 
-/// A cgroup whose writes to the disk of the temporary files are slow, of either version; gone when it is dropped.
+/// A cgroup whose reads or writes of the disk of the temporary files are slow, of either version; gone when it is dropped.
 struct SlowDisk(PathBuf);
 
 impl SlowDisk {
-    /// So many a second. `None` where there is no such controller, or no such disk.
-    fn of(writes_per_second: u32) -> Option<Self> {
+    /// So many a second of these: `read` or `write`. `None` where there is no such controller, or no such disk.
+    fn of(operations: &str, per_second: u32) -> Option<Self> {
         let device = fs::metadata(std::env::temp_dir()).ok()?.dev();
         let device = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
         let name = format!("ioscope-test-{}-disk", std::process::id());
         let v1 = Path::new("/sys/fs/cgroup/blkio");
         let (path, file, limit) = if v1.join("cgroup.procs").exists() {
-            (v1.join(name), "blkio.throttle.write_iops_device", format!("{device} {writes_per_second}"))
+            let file = format!("blkio.throttle.{operations}_iops_device");
+            (v1.join(name), file, format!("{device} {per_second}"))
         } else {
             // It may be on already, or not be ours to switch on.
             let _ = fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+io");
             let path = Path::new("/sys/fs/cgroup").join(name);
-            (path, "io.max", format!("{device} wiops={writes_per_second}"))
+            let limit = format!("{device} {}iops={per_second}", &operations[..1]);
+            (path, "io.max".to_owned(), limit)
         };
         fs::create_dir(&path).ok()?;
         let this = Self(path);
@@ -214,7 +227,7 @@ fn fsync_names_its_file() {
         argument: Some("ioscope-demo-"),
         ..BLOCKED
     };
-    let Some(slow) = SlowDisk::of(20) else {
+    let Some(slow) = SlowDisk::of("write", 20) else {
         say("SKIPPED fsync_names_its_file: there is no cgroup that slows a disk");
         return;
     };
@@ -228,6 +241,44 @@ fn fsync_names_its_file() {
 fn a_page_that_does_not_come_is_a_page_fault() {
     let expected = Expected { cause: "page_fault", function: Some(("SlowPage::touch", 1)), ..BLOCKED };
     expect(&expected, || working(3, &[Work::PageFault { ns: 300 * MS }]), || undisturbed(1), |_| ());
+}
+
+/// A storm of them, each of which waits for the disk.
+#[test]
+fn pages_from_the_disk_are_page_faults() {
+    const TEST: &str = "pages_from_the_disk_are_page_faults";
+    const PAGES: u32 = 60;
+    let expected = Expected { cause: "page_fault", function: Some(("demo_touch_pages", 40)), ..BLOCKED };
+    let Some(slow) = SlowDisk::of("read", 200) else {
+        say(&format!("SKIPPED {TEST}: there is no cgroup that slows a disk"));
+        return;
+    };
+    let take_in = |worker: &Worker| {
+        fs::write(slow.0.join("cgroup.procs"), worker.id().to_string()).expect("it can be moved");
+    };
+    expect(&expected, || working(3, &[Work::PageStorm { pages: PAGES }]), || undisturbed(1), take_in);
+    if !can_trace(TEST) {
+        return;
+    }
+    // By another source, the kernel's: each was a fault that went to the disk, and a sleep.
+    let faults = std::cell::Cell::new(0);
+    let major_faults = |pid: u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it is running");
+        let after_name = stat.rsplit_once(") ").expect("a name").1;
+        after_name.split(' ').nth(9).and_then(|field| field.parse::<u64>().ok()).expect("a count")
+    };
+    let _alone = alone();
+    let spec = working(4, &[Work::PageStorm { pages: PAGES }]);
+    let both = run_to(undisturbed(1), spec, take_in, |worker| faults.set(major_faults(worker.id())));
+    let list = both.traced["stalls"]["list"].as_array().expect("a list");
+    let sleeps: u64 = list
+        .iter()
+        .flat_map(|stall| stall["blocked_in"].as_array().into_iter().flatten())
+        .filter(|blocked| blocked["syscall"] == "no system call")
+        .map(|blocked| blocked["count"].as_u64().expect("a count"))
+        .sum();
+    // What the program itself was read in for is in the kernel's count, too.
+    assert!(sleeps >= u64::from(4 * PAGES) && sleeps <= faults.get() + 8, "{sleeps} of {}", faults.get());
 }
 
 /// A process that uses a CPU up, until it is dropped.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use support::ioscope::{IOSCOPE, can_trace, documents, output, say};
+use support::ioscope::{IOSCOPE, Tracing, can_trace, documents, output, say};
 
 /// Whether a program is installed.
 fn has(program: &str, test: &str) -> bool {
@@ -123,6 +123,126 @@ fn debug_sleep_in_redis_is_a_sleep() {
         }
         assert!(last < 3, "{stalls:#?}");
     }
+}
+
+/// A redis without a port in a directory of its own, until dropped.
+struct Redis {
+    child: std::process::Child,
+    directory: tempfile::TempDir,
+}
+
+impl Redis {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let child = Command::new("redis-server")
+            .args(["--port", "0", "--save", "", "--enable-debug-command", "yes", "--unixsocket"])
+            .arg(directory.path().join("redis"))
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .expect("redis starts");
+        Self { child, directory }
+    }
+
+    /// Sends a command, and reads the answer until it ends so.
+    fn ask(&self, command: &str, end: &str) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let mut stream = loop {
+            match UnixStream::connect(self.directory.path().join("redis")) {
+                Ok(stream) => break stream,
+                Err(error) => assert!(Instant::now() < deadline, "redis does not listen: {error}"),
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        stream.write_all(format!("{command}\r\n").as_bytes()).expect("it listens");
+        let (mut tail, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
+        while !tail.ends_with(end.as_bytes()) {
+            let length = stream.read(&mut buffer).expect("it answers");
+            assert!(length > 0, "{command}: {}", String::from_utf8_lossy(&tail));
+            tail.extend_from_slice(&buffer[..length]);
+            let keep = tail.len().saturating_sub(256);
+            tail.drain(..keep);
+        }
+    }
+
+    /// What `ioscope stat` says of its loop, with these arguments, while this happens.
+    fn traced(&self, arguments: &[&str], happens: impl FnOnce()) -> Value {
+        let mut command = Command::new(IOSCOPE);
+        command.args(["stat", "--json", "--pid", &self.child.id().to_string()]).args(arguments);
+        let tracing = Tracing::start(command);
+        happens();
+        let pid = rustix::process::Pid::from_child(&tracing.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it is running");
+        let (_, mut documents) = tracing.end();
+        documents[0]["loops"][0].take()
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Two million keys take redis a good part of a second to go through.
+const KEYS: u32 = 2_000_000;
+
+#[test]
+fn keys_in_a_full_redis_is_named() {
+    const TEST: &str = "keys_in_a_full_redis_is_named";
+    if !can_trace(TEST) || !has("redis-server", TEST) {
+        return;
+    }
+    let redis = Redis::start();
+    redis.ask(&format!("DEBUG POPULATE {KEYS}"), "+OK\r\n");
+    for last in 1..=3 {
+        // None of them matches, so that nothing but the search takes time.
+        let traced = redis.traced(&[], || redis.ask("KEYS nothing-is-called-so", "*0\r\n"));
+        assert_eq!(traced["runtime"], "redis", "{traced:#}");
+        let stalls = traced["stalls"]["list"].as_array().expect("a list");
+        let longest = stalls.iter().max_by_key(|stall| stall["duration_ns"].as_u64());
+        let stall = longest.unwrap_or_else(|| panic!("no stall: {traced:#}"));
+        let of = |part: &str| stall["account_ns"][part].as_f64().unwrap_or(0.0);
+        let computing = of("user");
+        // What others took of the CPU is not its own doing.
+        let own = computing / (stall["duration_ns"].as_f64().expect("a number") - of("preempted"));
+        let named = stall["stacks"].as_array().expect("stacks").iter().any(|stack| {
+            let frames = stack["frames"].as_array().cloned().unwrap_or_default();
+            frames.iter().any(|frame| frame["name"].as_str().is_some_and(|name| name.contains("keysCommand")))
+        });
+        if computing >= 150e6 && named && own >= 0.9 {
+            return;
+        }
+        assert!(last < 3, "{computing} ns computing, {own} of its own, named: {named}: {traced:#}");
+    }
+}
+
+/// What the slow log of redis takes for slow: no threshold was asked for.
+#[test]
+fn redis_is_judged_by_its_own_number() {
+    const TEST: &str = "redis_is_judged_by_its_own_number";
+    if !can_trace(TEST) || !has("redis-server", TEST) {
+        return;
+    }
+    let redis = Redis::start();
+    redis.ask("PING", "+PONG\r\n");
+    let sleep = || {
+        // The runtime is known with the first batch.
+        std::thread::sleep(Duration::from_millis(600));
+        redis.ask("DEBUG SLEEP 0.03", "+OK\r\n");
+    };
+    let traced = redis.traced(&[], sleep);
+    assert_eq!(traced["stalls"]["threshold_ns"], 10_000_000, "{traced:#}");
+    let slept = |stall: &Value| {
+        stall["cause"]["syscall"].as_str().is_some_and(|name| name.ends_with("nanosleep"))
+            && (30_000_000..60_000_000).contains(&stall["duration_ns"].as_u64().expect("a number"))
+    };
+    let list = traced["stalls"]["list"].as_array().expect("a list");
+    assert_eq!(list.iter().filter(|stall| slept(stall)).count(), 1, "{traced:#}");
+    // Who says so has it otherwise.
+    let traced = redis.traced(&["--stall-threshold", "1s"], sleep);
+    assert_eq!(traced["stalls"]["threshold_ns"], 1_000_000_000, "{traced:#}");
+    assert_eq!(traced["stalls"]["count"], 0, "{traced:#}");
 }
 
 const ASYNCIO: &str = "

@@ -96,6 +96,7 @@ impl Summary {
             present: &loop_model.present,
             ended: loop_model.ended,
             stalls: &summary.stalls,
+            unpolled: summary.unpolled,
             stall_threshold: summary.stall_threshold,
             syscall_name,
         }));

@@ -48,6 +48,7 @@ fn selected_text(app: &App) -> Option<(String, String)> {
                 present: &entry.present,
                 ended: entry.ended,
                 stalls: &stalls,
+                unpolled: app.model.unpolled(entry),
                 stall_threshold: app.model.stall_threshold,
                 syscall_name,
             }));
