@@ -9,7 +9,7 @@ mod stats;
 mod syscalls;
 mod unpolled;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
 
 use ioscope_common::{Drops, Loop, NO_SYSCALL, STOPPED, WaitCall};
 
@@ -149,6 +149,12 @@ impl Model {
 
     fn take_sample(&mut self, sample: &Sample, at: u64) {
         let Sample { id, identity, wake, shared, ring_events, throttling, machine } = sample;
+        let mut machine = Cow::Borrowed(machine);
+        if stats::only_looks(&machine, *shared) {
+            let counters = &mut machine.to_mut().counters;
+            (counters.stalls, counters.stalled_ns, counters.longest_stall_ns) = (0, 0, 0);
+        }
+        let machine = &*machine;
         let until = if machine.ended == 0 { at.max(machine.since) } else { machine.ended };
         let open = machine.open_interval(*wake, *shared, until);
         let present = Present::of(machine, *wake, *shared, until);

@@ -189,6 +189,9 @@ impl Stats {
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         let mut counters = self.counters;
+        // That a poller is shared may come to light late, and then there were none.
+        counters.stalls = counters.stalls.max(earlier.counters.stalls);
+        counters.stalled_ns = counters.stalled_ns.max(earlier.counters.stalled_ns);
         counters.subtract(&earlier.counters);
         let mut time_ns = self.time_ns;
         for (time, before) in time_ns.iter_mut().zip(&earlier.time_ns) {
@@ -273,6 +276,13 @@ fn difference(now: &Blocker, earlier: Option<&Blocker>) -> Blocker {
     })
 }
 
+/// Whether the thread only ever looks at a poller that others wait on: Go's monitor, which sleeps between its looks, and threads that
+/// come by with no time to wait. That it does not wait is by design, and no stall.
+pub(super) fn only_looks(machine: &Loop, shared: bool) -> bool {
+    let returns: u64 = machine.counters.returns.iter().sum();
+    shared && returns > 0 && returns == machine.counters.check_ins
+}
+
 /// What a loop's thread does at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Present {
@@ -297,14 +307,14 @@ impl Present {
         let state = open.now();
         let asleep = matches!(state, State::Blocked | State::Parked);
         let in_slice = machine.in_wait == 0 && machine.returned_at != 0 && machine.restarting == 0;
+        let serves = in_slice && !only_looks(machine, shared);
         let parked_now = if open.state == State::Parked { open.ns } else { 0 };
         let idle = machine.slice_parked_ns + parked_now;
         Self {
             state,
             for_ns: if open.ready_ns > 0 { open.ready_ns } else { open.ns },
             syscall: asleep.then_some(machine.syscall),
-            serving_ns: in_slice
-                .then(|| now.saturating_sub(parked_now).saturating_sub(machine.serving_since)),
+            serving_ns: serves.then(|| now.saturating_sub(parked_now).saturating_sub(machine.serving_since)),
             slice_ns: in_slice.then(|| now.saturating_sub(machine.returned_at).saturating_sub(idle)),
         }
     }

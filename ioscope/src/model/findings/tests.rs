@@ -169,6 +169,8 @@ fn what_blocks_by_design_is_no_blocking_call() {
     monitor.counters.returns[WaitCall::EpollPwait.index()] = 100;
     monitor.counters.check_ins = 100;
     assert_eq!(tags(&monitor), NOTHING);
+    let computes = stalled(500 * MS, 4, 0, 0);
+    assert_eq!(find([inputs(&identity(1, 1, Some("go")), &computes, &WAITING)])[0].severity, Info);
 }
 
 fn stalled(stalled_ns: u64, count: u64, blocked: u64, ready: u64) -> Stats {
