@@ -193,7 +193,7 @@ impl SlowDisk {
     fn of(operations: &str, per_second: u32) -> Option<Self> {
         let device = fs::metadata(std::env::temp_dir()).ok()?.dev();
         let device = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
-        let name = format!("ioscope-test-{}-disk", std::process::id());
+        let name = format!("ioscope-test-{}-{operations}", std::process::id());
         let v1 = Path::new("/sys/fs/cgroup/blkio");
         let (path, file, limit) = if v1.join("cgroup.procs").exists() {
             let file = format!("blkio.throttle.{operations}_iops_device");
@@ -333,7 +333,7 @@ struct Limited(PathBuf);
 impl Limited {
     /// So much of each 100 ms. `None` where there is no such controller.
     fn to(quota_us: u32) -> Option<Self> {
-        let name = format!("ioscope-test-{}", std::process::id());
+        let name = format!("ioscope-test-{}-{quota_us}", std::process::id());
         let v1 = Path::new("/sys/fs/cgroup/cpu").join(&name);
         let v2 = Path::new("/sys/fs/cgroup").join(&name);
         if Path::new("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").exists()
@@ -362,9 +362,18 @@ impl Limited {
 
     /// How often its threads were throttled, by the kernel's own count.
     fn throttled_times(&self) -> u64 {
+        self.count("nr_throttled ").expect("it counts that")
+    }
+
+    /// For how long, in nanoseconds, added up over the CPUs: version 1 says so in nanoseconds, version 2 in microseconds.
+    fn throttled_ns(&self) -> u64 {
+        let ns = self.count("throttled_time ").or_else(|| Some(self.count("throttled_usec ")? * 1000));
+        ns.expect("it counts that")
+    }
+
+    fn count(&self, name: &str) -> Option<u64> {
         let stat = fs::read_to_string(self.0.join("cpu.stat")).expect("it counts");
-        let count = stat.lines().find_map(|line| line.strip_prefix("nr_throttled ")?.trim().parse().ok());
-        count.expect("it counts that")
+        stat.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
     }
 }
 
@@ -392,7 +401,7 @@ fn a_limit_of_its_cgroup_throttles() {
         return;
     }
     // By two other sources: what the loop did not run of its slices, by its own clocks, and the kernel, which says
-    // that there was a limit to run into. (How long, it counts by queue and CPU, and differently in each version.)
+    // that there was a limit to run into.
     let mut compared = Vec::new();
     for _ in 0..TRIES {
         let before = limited.throttled_times();
@@ -411,6 +420,47 @@ fn a_limit_of_its_cgroup_throttles() {
         compared.push((throttled, off_cpu));
     }
     panic!("traced, off its CPU: {compared:?}");
+}
+
+/// Of one thread alone in its group on one CPU, the kernel's own count of throttled time is that thread's: it counts by queue,
+/// from the moment at which the group's share is used up to that at which it has a new one. ioscope's is a little
+/// longer, by the wait for the CPU after that. Both are taken as shares of the time that each was counted for.
+#[test]
+fn throttled_time_is_the_kernels() {
+    const TEST: &str = "throttled_time_is_the_kernels";
+    let _alone = alone();
+    if !can_trace(TEST) {
+        return;
+    }
+    let Some(limited) = Limited::to(50_000) else {
+        return say(&format!("SKIPPED {TEST}: there is no cgroup of CPU time"));
+    };
+    let spec =
+        Spec { iterations: None, duration_ns: Some(30_000 * MS), ..working(1, &[Work::Burn { ns: 2 * MS }]) };
+    let mut worker = Worker::start(Command::new(IOSCOPE), &[spec]).expect("the worker starts");
+    sched_setaffinity(Some(worker.pid()), &one_cpu()).expect("it can be pinned");
+    limited.take_in(worker.id());
+    worker.say().expect("the worker listens");
+    std::thread::sleep(Duration::from_millis(300));
+    let mut compared = Vec::new();
+    for _ in 0..TRIES {
+        let mut stat = undisturbed(2);
+        stat.args(["stat", "--json", "--duration", "5s", "--pid", &worker.id().to_string()]);
+        let tracing = Tracing::start(stat);
+        let (began, before) = (Instant::now(), limited.throttled_ns());
+        let (_, documents) = tracing.end();
+        let (counted, elapsed) = (limited.throttled_ns() - before, began.elapsed());
+        let traced = &documents[0]["loops"][0];
+        let number = |field: &str| traced[field].as_f64().expect("a number");
+        let ours = number("throttled_ns") / number("elapsed_ns");
+        let kernels = counted as f64 / elapsed.as_nanos() as f64;
+        // A period more or less of fifty is at either end.
+        if kernels > 0.1 && (0.95..=1.08).contains(&(ours / kernels)) {
+            return;
+        }
+        compared.push((ours, kernels));
+    }
+    panic!("throttled by ioscope, by the kernel: {compared:?}");
 }
 
 /// What is short is no stall, whatever it is.

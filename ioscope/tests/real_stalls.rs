@@ -22,14 +22,26 @@ fn has(program: &str, test: &str) -> bool {
 
 /// The stalls of the loop that has most of them, in a program that runs to its end under `ioscope stat`.
 fn stalls_of(program: &[&str]) -> Vec<Value> {
+    stalls_by_loop(program).into_iter().max_by_key(Vec::len).unwrap_or_default()
+}
+
+/// Those of all its loops.
+fn all_stalls_of(program: &[&str]) -> Vec<Value> {
+    stalls_by_loop(program).concat()
+}
+
+fn stalls_by_loop(program: &[&str]) -> Vec<Vec<Value>> {
     let mut command = Command::new(IOSCOPE);
     command.args(["stat", "--json", "--"]).args(program);
     let traced = output(command);
     let document = documents(&traced.stdout).pop().expect("a summary");
     let loops = document["loops"].as_array().expect("loops");
-    let list = |traced: &Value| traced["stalls"]["list"].as_array().expect("a list").clone();
-    let worst = loops.iter().map(list).max_by_key(Vec::len);
-    worst.unwrap_or_default()
+    let list = |traced: &Value| {
+        let mut list = traced["stalls"]["list"].as_array().expect("a list").clone();
+        list.extend(Some(traced["stalls"]["ongoing"].clone()).filter(|stall| !stall.is_null()));
+        list
+    };
+    loops.iter().map(list).collect()
 }
 
 fn share(stall: &Value) -> f64 {
@@ -119,6 +131,93 @@ fn debug_sleep_in_redis_is_a_sleep() {
                 && share(stall) >= 0.9
         });
         if slept.is_some() {
+            return;
+        }
+        assert!(last < 3, "{stalls:#?}");
+    }
+}
+
+const GO: &str = r#"
+package main
+
+import (
+	"os"
+	"time"
+)
+
+var sum uint64
+
+//go:noinline
+func spinInGoroutine(d time.Duration) {
+	for end := time.Now().Add(d); time.Now().Before(end); {
+		for i := uint64(0); i < 50000000; i++ {
+			sum += i * i
+		}
+	}
+}
+
+func main() {
+	// Its threads wait on an epoll instance from the first file on that can be waited for.
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		panic(err)
+	}
+	go func() {
+		buffer := make([]byte, 16)
+		for {
+			if _, err := reader.Read(buffer); err != nil {
+				return
+			}
+		}
+	}()
+	for turn := 0; turn < 100; turn++ {
+		time.Sleep(10 * time.Millisecond)
+		writer.Write([]byte("x"))
+		if turn == 30 && len(os.Args) > 1 {
+			spinInGoroutine(600 * time.Millisecond)
+		}
+	}
+}
+"#;
+
+/// Its monitor sleeps between its looks at the poller, and its threads park: none of that is a stall. A goroutine that computes is its
+/// thread's.
+#[test]
+fn an_idle_go_does_not_stall_and_a_goroutine_that_spins_is_named() {
+    const TEST: &str = "an_idle_go_does_not_stall_and_a_goroutine_that_spins_is_named";
+    if !can_trace(TEST) {
+        return;
+    }
+    if !Command::new("go").arg("version").output().is_ok_and(|output| output.status.success()) {
+        return say(&format!("SKIPPED {TEST}: go is not installed"));
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let (source, program) = (directory.path().join("main.go"), directory.path().join("turns"));
+    std::fs::write(&source, GO).expect("it can be written");
+    let mut build = Command::new("go");
+    build
+        .args(["build", "-o"])
+        .arg(&program)
+        .arg(&source)
+        .env("GOFLAGS", "-mod=mod")
+        .env("GO111MODULE", "off");
+    let built = build.output().expect("go starts");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let program = program.to_str().expect("its path is text");
+
+    let its_own = |stalls: &[Value]| -> Vec<Value> {
+        stalls.iter().filter(|stall| stall["cause"]["name"] != "preempted").cloned().collect()
+    };
+    let idle = its_own(&all_stalls_of(&[program]));
+    assert!(idle.is_empty(), "{idle:#?}");
+    for last in 1..=3 {
+        let stalls = all_stalls_of(&[program, "spin"]);
+        // The thread that spins may be told of, and nobody else.
+        let asleep: Vec<_> =
+            its_own(&stalls).into_iter().filter(|stall| stall["cause"]["name"] == "blocked").collect();
+        assert!(asleep.is_empty(), "{asleep:#?}");
+        let longest = stalls.iter().max_by_key(|stall| stall["duration_ns"].as_u64());
+        if longest.is_some_and(|stall| frames(stall).contains("main.spinInGoroutine")) {
             return;
         }
         assert!(last < 3, "{stalls:#?}");
