@@ -144,7 +144,7 @@ fn print(running: &[Running], document: &Value, waited: &[u64], lasts: Duration)
     }
     say(&format!("\n{} s, kernel {}", lasts.as_secs(), document["kernel"].as_str().unwrap_or_default()));
     say(
-        "| program | requests | iterations | stalled from | longest slice | READY | schedstat | stalls | of them others' doing | the program's own |",
+        "| program | requests | iterations | stalled from | longest slice | its loops READY | its threads waited (schedstat) | stalls | of them others' doing | the program's own |",
     );
     say("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |");
     let mut own_stalls = Vec::new();

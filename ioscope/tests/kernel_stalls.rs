@@ -5,8 +5,6 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,6 +17,7 @@ use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::Value;
 
+use support::cgroups::{CpuLimit, SlowDisk};
 use support::ioscope::{IOSCOPE, Tracing, can_trace, say};
 use support::tracer::plan;
 use support::worker::Worker;
@@ -185,39 +184,6 @@ fn a_mutex_is_a_futex_with_its_address() {
     expect(&expected, || working(3, &[Work::Mutex { ns: 300 * MS }]), || undisturbed(1), |_| ());
 }
 
-/// A cgroup whose reads or writes of the disk of the temporary files are slow, of either version; gone when it is dropped.
-struct SlowDisk(PathBuf);
-
-impl SlowDisk {
-    /// So many a second of these: `read` or `write`. `None` where there is no such controller, or no such disk.
-    fn of(operations: &str, per_second: u32) -> Option<Self> {
-        let device = fs::metadata(std::env::temp_dir()).ok()?.dev();
-        let device = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
-        let name = format!("ioscope-test-{}-{operations}", std::process::id());
-        let v1 = Path::new("/sys/fs/cgroup/blkio");
-        let (path, file, limit) = if v1.join("cgroup.procs").exists() {
-            let file = format!("blkio.throttle.{operations}_iops_device");
-            (v1.join(name), file, format!("{device} {per_second}"))
-        } else {
-            // It may be on already, or not be ours to switch on.
-            let _ = fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+io");
-            let path = Path::new("/sys/fs/cgroup").join(name);
-            let limit = format!("{device} {}iops={per_second}", &operations[..1]);
-            (path, "io.max".to_owned(), limit)
-        };
-        fs::create_dir(&path).ok()?;
-        let this = Self(path);
-        fs::write(this.0.join(file), limit).ok()?;
-        Some(this)
-    }
-}
-
-impl Drop for SlowDisk {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.0);
-    }
-}
-
 /// Several sleeps make a stall, too.
 #[test]
 fn fsync_names_its_file() {
@@ -232,7 +198,7 @@ fn fsync_names_its_file() {
         return;
     };
     let take_in = |worker: &Worker| {
-        fs::write(slow.0.join("cgroup.procs"), worker.id().to_string()).expect("it can be moved");
+        slow.take_in(worker.id());
     };
     expect(&expected, || working(3, &[Work::Fsync { bytes: 1 }; 10]), || undisturbed(1), take_in);
 }
@@ -254,7 +220,7 @@ fn pages_from_the_disk_are_page_faults() {
         return;
     };
     let take_in = |worker: &Worker| {
-        fs::write(slow.0.join("cgroup.procs"), worker.id().to_string()).expect("it can be moved");
+        slow.take_in(worker.id());
     };
     expect(&expected, || working(3, &[Work::PageStorm { pages: PAGES }]), || undisturbed(1), take_in);
     if !can_trace(TEST) {
@@ -327,66 +293,10 @@ fn a_hog_on_the_same_cpu_preempts() {
     expect(&expected, || working(3, &[Work::Burn { ns: 8 * MS }]), nice, prepare);
 }
 
-/// A cgroup with a limit of CPU time, of either version; gone when it is dropped.
-struct Limited(PathBuf);
-
-impl Limited {
-    /// So much of each 100 ms. `None` where there is no such controller.
-    fn to(quota_us: u32) -> Option<Self> {
-        let name = format!("ioscope-test-{}-{quota_us}", std::process::id());
-        let v1 = Path::new("/sys/fs/cgroup/cpu").join(&name);
-        let v2 = Path::new("/sys/fs/cgroup").join(&name);
-        if Path::new("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").exists()
-            || Path::new("/sys/fs/cgroup/cpu/cgroup.procs").exists()
-        {
-            fs::create_dir(&v1).ok()?;
-            let this = Self(v1);
-            // It does not wait for others as well.
-            fs::write(this.0.join("cpu.shares"), "262144").ok()?;
-            fs::write(this.0.join("cpu.cfs_period_us"), "100000").ok()?;
-            fs::write(this.0.join("cpu.cfs_quota_us"), quota_us.to_string()).ok()?;
-            return Some(this);
-        }
-        // It may be on already, or not be ours to switch on.
-        let _ = fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+cpu");
-        fs::create_dir(&v2).ok()?;
-        let this = Self(v2);
-        fs::write(this.0.join("cpu.weight"), "10000").ok()?;
-        fs::write(this.0.join("cpu.max"), format!("{quota_us} 100000")).ok()?;
-        Some(this)
-    }
-
-    fn take_in(&self, pid: u32) {
-        fs::write(self.0.join("cgroup.procs"), pid.to_string()).expect("it can be moved");
-    }
-
-    /// How often its threads were throttled, by the kernel's own count.
-    fn throttled_times(&self) -> u64 {
-        self.count("nr_throttled ").expect("it counts that")
-    }
-
-    /// For how long, in nanoseconds, added up over the CPUs: version 1 says so in nanoseconds, version 2 in microseconds.
-    fn throttled_ns(&self) -> u64 {
-        let ns = self.count("throttled_time ").or_else(|| Some(self.count("throttled_usec ")? * 1000));
-        ns.expect("it counts that")
-    }
-
-    fn count(&self, name: &str) -> Option<u64> {
-        let stat = fs::read_to_string(self.0.join("cpu.stat")).expect("it counts");
-        stat.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
-    }
-}
-
-impl Drop for Limited {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.0);
-    }
-}
-
 #[test]
 fn a_limit_of_its_cgroup_throttles() {
     let expected = Expected { cause: "throttled", ..BLOCKED };
-    let Some(limited) = Limited::to(3_000) else {
+    let Ok(limited) = CpuLimit::of("stalls", Some(3_000)) else {
         say("SKIPPED a_limit_of_its_cgroup_throttles: there is no cgroup of CPU time");
         return;
     };
@@ -432,7 +342,7 @@ fn throttled_time_is_the_kernels() {
     if !can_trace(TEST) {
         return;
     }
-    let Some(limited) = Limited::to(50_000) else {
+    let Ok(limited) = CpuLimit::of("time", Some(50_000)) else {
         return say(&format!("SKIPPED {TEST}: there is no cgroup of CPU time"));
     };
     let spec =

@@ -128,8 +128,8 @@ fn without_being_asked_there_is_nothing() {
     let (traced, report) = run(spec, &[]);
     assert_eq!(number(&traced["iterations"]), report.iterations);
     assert!(traced.get("syscalls").is_none(), "{traced:#}");
-    let tracer = Tracer::of(&[]).expect("it can trace");
-    assert_eq!(tracer.way_of(SLICE_SYSCALLS), None);
+    let probes = Tracer::of(&[]).expect("it can trace");
+    assert_eq!(probes.way_of(SLICE_SYSCALLS), None);
 }
 
 /// For each number that it reads, it is woken by as many events, and makes calls of several kinds in each slice, one of

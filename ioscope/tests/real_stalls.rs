@@ -194,14 +194,14 @@ fn an_idle_go_does_not_stall_and_a_goroutine_that_spins_is_named() {
     let directory = tempfile::tempdir().expect("a directory");
     let (source, program) = (directory.path().join("main.go"), directory.path().join("turns"));
     std::fs::write(&source, GO).expect("it can be written");
-    let mut build = Command::new("go");
-    build
+    let mut compiler = Command::new("go");
+    compiler
         .args(["build", "-o"])
         .arg(&program)
         .arg(&source)
         .env("GOFLAGS", "-mod=mod")
         .env("GO111MODULE", "off");
-    let built = build.output().expect("go starts");
+    let built = compiler.output().expect("go starts");
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     let program = program.to_str().expect("its path is text");
 
@@ -244,7 +244,7 @@ impl Redis {
 
     /// Sends a command, and reads the answer until it ends so.
     fn ask(&self, command: &str, end: &str) {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_mins(1);
         let mut stream = loop {
             match UnixStream::connect(self.directory.path().join("redis")) {
                 Ok(stream) => break stream,

@@ -4,8 +4,10 @@
 //! because the kernel closes its descriptors.
 #![expect(unsafe_code, reason = "aya asks for a promise about what goes into a map")]
 
+mod ending;
+
 use std::{
-    os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd},
+    os::fd::OwnedFd,
     time::{Duration, Instant},
 };
 
@@ -22,7 +24,6 @@ use ioscope_common::{
     LoopSlot, POLLERS, ProbeConfig, SyscallProfile, kind, status,
 };
 use log::Log;
-use rustix::time::{ClockId, clock_gettime};
 
 use super::{
     arch::Arch,
@@ -38,6 +39,7 @@ use super::{
     },
     kfuncs,
     memory::{MappedArray, SliceGlance},
+    plan::Plan,
     preemption,
 };
 
@@ -66,49 +68,6 @@ const CAPTURES_PER_CPU: usize = 16;
 
 /// Room for the probes' diagnostics: some hundred, of which there are a few.
 const DIAGNOSTICS_BYTES: u32 = 64 << 10;
-
-/// What to trace.
-#[derive(Clone, Debug, Default)]
-pub struct Targets {
-    /// Processes, by their number in ioscope's pid namespace.
-    pub processes: Vec<u32>,
-    /// Globs over process names, for processes that start later.
-    pub comm: Vec<String>,
-    /// Ids of cgroups (version 2), with their descendants. At most [`CGROUPS`].
-    pub cgroups: Vec<u64>,
-    /// Every process.
-    pub all: bool,
-    /// Children of targets too.
-    pub follow: bool,
-}
-
-/// How to trace.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// What.
-    pub targets: Targets,
-    /// How many loops at most; a loop more is counted as dropped.
-    pub capacity: u32,
-    /// The size of the stream's buffer in bytes, a power of two and a multiple of the page size; it
-    /// exists even while nothing streams.
-    pub stream_bytes: u32,
-    /// Which loops stream: [`Control::STREAM_OFF`] and its siblings.
-    pub stream: u32,
-    /// A loop duration from here on is a stall.
-    pub stall_threshold: Duration,
-    /// The loops of some runtimes have a threshold of their own: [`StallPreset`](crate::runtime::StallPreset).
-    pub presets: bool,
-    /// From this loop duration on it is looked at where the thread is.
-    pub warn_threshold: Duration,
-    /// The system calls of slices are counted, too: every system call of the machine pays for that.
-    pub syscalls: bool,
-    /// Jobs that are left out, by name; one without which there is no tracing is done all the same.
-    pub without: Vec<String>,
-    /// Which ways to hook may be gone.
-    pub hooks: HookChoice,
-    /// The probes write diagnostics to the log.
-    pub diagnostics: bool,
-}
 
 #[derive(Clone, Copy)]
 #[repr(transparent)]
@@ -359,42 +318,6 @@ impl Session {
         }
     }
 
-    /// What was dropped so far.
-    pub fn drops(&self) -> Result<Drops, ProbeError> {
-        let counted = match self.dropped {
-            Some(dropped) => dropped,
-            None => self.count_drops()?,
-        };
-        Ok(Drops { skipped_runs: self.skipped_runs(), ..counted })
-    }
-
-    /// All but the runs that were left out.
-    fn count_drops(&self) -> Result<Drops, ProbeError> {
-        let mut total = Drops::default();
-        for AsPod(cpu) in self.drops.get(&0, 0)?.iter() {
-            total.ring_full += cpu.ring_full;
-            total.loops_full += cpu.loops_full;
-            total.targets_full += cpu.targets_full;
-            total.out_of_directory += cpu.out_of_directory;
-            total.compat_calls += cpu.compat_calls;
-            total.captures_full += cpu.captures_full;
-        }
-        Ok(total)
-    }
-
-    /// Runs of the programs that the kernel left out.
-    fn skipped_runs(&self) -> u64 {
-        let mut total = self.skipped_before;
-        for (name, _) in self.jobs.iter().flat_map(|status| &status.programs) {
-            if let Some(program) = self.ebpf.program(name)
-                && let Ok(fd) = program.fd()
-            {
-                total += recursion_misses(fd.as_fd().as_raw_fd());
-            }
-        }
-        total
-    }
-
     /// How long the probes have run, all together, in nanoseconds; `None` unless the kernel's BPF
     /// statistics are on and have seen them.
     pub fn run_time_ns(&self) -> Result<Option<u64>, ProbeError> {
@@ -497,62 +420,6 @@ impl Session {
             }
         }
     }
-
-    /// When the loops were put out of the probes' reach, in nanoseconds of `CLOCK_MONOTONIC`, if they were: what is known of
-    /// them is of this moment.
-    pub const fn frozen_at(&self) -> Option<u64> {
-        self.frozen_at
-    }
-
-    /// Takes all loops out of the probes' reach, at once: detaching one probe after the other takes milliseconds, in
-    /// which the rest would see half of what happens (a thread that sleeps in a wait call whose entry nobody saw).
-    fn freeze(&mut self) -> Result<(), ProbeError> {
-        if self.frozen_at.is_some() {
-            return Ok(());
-        }
-        // What comes from here on is no loss, and nobody wants to read of it.
-        self.dropped = Some(self.count_drops()?);
-        self.log_diagnostics();
-        self.diagnostics = None;
-        while self.free.pop(0).is_ok() {}
-        for slot in 0..self.loops.len() {
-            if self.loops.status(slot) == Some(status::LIVE)
-                && let Some(kernel_tid) = self.loops.forget_registers(slot)
-            {
-                if !self.directory.forget(kernel_tid, slot + 1) {
-                    // Its thread was found asleep, and had made a loop of its own.
-                    self.loops.clear(slot);
-                }
-            }
-        }
-        self.frozen_at = Some(monotonic_ns());
-        Ok(())
-    }
-
-    /// Detaches the probes: the maps stand still from here on.
-    pub fn detach(&mut self) -> Result<(), ProbeError> {
-        self.freeze()?;
-        self.ran_ns = self.run_time_ns()?;
-        self.skipped_before = self.skipped_runs();
-        self.ebpf.programs_mut().try_for_each(|(_, program)| unload(program))
-    }
-}
-
-/// How often the kernel left out a program because it was running on that CPU already; 0 where it does not tell (before
-/// Linux 5.12): `bpf_prog_show_fdinfo`, `kernel/bpf/syscall.c`.
-fn recursion_misses(fd: RawFd) -> u64 {
-    let facts = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap_or_default();
-    facts
-        .lines()
-        .find_map(|line| line.strip_prefix("recursion_misses:"))
-        .and_then(|count| count.trim().parse().ok())
-        .unwrap_or(0)
-}
-
-/// The probes' clock.
-fn monotonic_ns() -> u64 {
-    let time = clock_gettime(ClockId::Monotonic);
-    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
 }
 
 fn nanoseconds(duration: Duration) -> u64 {

@@ -40,7 +40,7 @@ pub(super) struct Row {
     /// That, over what the empty pair adds; the median of the rounds' ratios.
     times_floor: Option<f64>,
     /// The whole, over that of the row that it is judged by; the median of the rounds' ratios.
-    times_row: Option<f64>,
+    times_other: Option<f64>,
     budget: Option<String>,
     within_budget: Option<bool>,
     note: Option<String>,
@@ -108,7 +108,7 @@ impl Report {
                 let other = values_of(&self.rows, scenario, of);
                 let ratios: Vec<f64> =
                     self.rows[index].values.iter().zip(&other).map(|(value, other)| value / other).collect();
-                self.rows[index].times_row = median(&ratios);
+                self.rows[index].times_other = median(&ratios);
             }
             self.rows[index].conclude(&bare, &floor);
         }
@@ -127,7 +127,7 @@ impl Row {
             median: None,
             added: None,
             times_floor: None,
-            times_row: None,
+            times_other: None,
             budget: match limit {
                 Budget::None => None,
                 Budget::TimesFloor(times) => Some(format!("≤ {times} × floor")),
@@ -179,7 +179,7 @@ impl Row {
             Budget::None => None,
             Budget::TimesFloor(times) => self.times_floor.map(|value| value <= times),
             Budget::AtMost(most) => self.median.map(|value| value <= most),
-            Budget::TimesRow(times, _) => self.times_row.map(|value| value <= times),
+            Budget::TimesRow(times, _) => self.times_other.map(|value| value <= times),
         };
     }
 
@@ -199,7 +199,7 @@ impl Row {
             },
         };
         let mut remark = verdict.to_owned() + self.cause.as_deref().unwrap_or_default();
-        if let Some(times) = self.times_row {
+        if let Some(times) = self.times_other {
             remark = format!("{times:.3} × {remark}");
         }
         if let Some(note) = &self.note {
@@ -333,7 +333,7 @@ mod tests {
         }
         report.conclude();
         let stat = &report.rows[1];
-        assert_eq!((stat.times_row, stat.within_budget), (Some(1.07), Some(false)));
+        assert_eq!((stat.times_other, stat.within_budget), (Some(1.07), Some(false)));
         assert!(report.to_string().contains("1.070 × OVER"), "{report}");
     }
 
