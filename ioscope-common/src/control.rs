@@ -12,7 +12,7 @@ pub struct Control {
     pub stream: u32,
     /// Of which pollers it is noted when they become ready: bits, [`Control::NOTES_OF_EPOLL`] and its sibling.
     pub notes: u32,
-    /// A loop duration from here on is a stall, in nanoseconds.
+    /// A loop duration from here on is a stall, in nanoseconds, of loops that are new.
     pub stall_threshold: u64,
     /// From this loop duration on, in nanoseconds, it is looked at where the thread is.
     pub warn_threshold: u64,
@@ -103,6 +103,9 @@ pub struct LoopSlot {
     pub captured: u32,
     /// Which of the thread's hooks has been dealt with last: one of [`seen`]. Written by itself.
     pub seen: u32,
+    /// A loop duration from here on is a stall of this loop, in nanoseconds: [`Control::stall_threshold`], unless the
+    /// collector knows better.
+    pub stall_threshold: u64,
     /// Odd while the machine is being written: a reader takes a copy, and takes it again when this
     /// has changed meanwhile.
     pub seq: u32,

@@ -17,6 +17,7 @@ mod event_loop;
 #[cfg(test)]
 mod event_loop_tests;
 mod histogram;
+mod profile;
 mod record;
 mod stall;
 mod wait_call;
@@ -34,6 +35,7 @@ pub use event_loop::{
 pub use histogram::{
     COUNT_BUCKETS, Counts, DURATION_BUCKETS, Durations, Histogram, bucket_high, bucket_low, bucket_of,
 };
+pub use profile::{CallTimes, SyscallProfile};
 pub use record::{BlockRecord, Iteration, kind};
 pub use stall::{
     CaptureRecord, KERNEL_FRAMES, PAST_STALLS, PastStall, SLICE_SLEEPS, STACK_BYTES, STACK_PIECE, SleptIn,

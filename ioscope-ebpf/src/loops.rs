@@ -113,6 +113,7 @@ impl LoopRef {
             (*entry).inner_tid = thread.inner;
             (*entry).kernel_tid = pid;
             (*entry).registers = registers.address();
+            (*entry).stall_threshold = stall_threshold();
             (*entry).comm = task.comm();
             (*entry).seen = seen::NOTHING;
             (*entry).machine.begin(slot, now);
@@ -174,6 +175,18 @@ impl LoopRef {
         let poller = entry_field!(self, machine.poller);
         // SAFETY: the pointer is an array entry's, and the index is checked.
         unsafe { (*self.entry).machine.pollers.get(usize::from(poller)).map_or(0, |poller| poller.address) }
+    }
+
+    /// From which loop duration on its slice is a stall, in nanoseconds.
+    #[inline(always)]
+    pub(crate) fn stall_threshold(self) -> u64 {
+        entry_field!(self, stall_threshold)
+    }
+
+    /// Whether the thread is inside a wait call that a signal has interrupted, and that may be gone on with.
+    #[inline(always)]
+    pub(crate) fn is_restarting(self) -> bool {
+        entry_field!(self, machine.restarting) != 0
     }
 
     /// Its place in the map of loops.
@@ -607,9 +620,9 @@ fn notes_are_kept_of(which: u32) -> bool {
         .is_some_and(|control| unsafe { core::ptr::read_volatile(&raw const (*control).notes) } & which != 0)
 }
 
-/// From which loop duration on a slice is a stall, in nanoseconds.
+/// From which loop duration on a slice of a new loop is a stall, in nanoseconds.
 #[inline(always)]
-pub(crate) fn stall_threshold() -> u64 {
+fn stall_threshold() -> u64 {
     // SAFETY: an array entry's pointer.
     CONTROL.get_ptr(0).map_or(u64::MAX, |control| unsafe {
         core::ptr::read_volatile(&raw const (*control).stall_threshold)

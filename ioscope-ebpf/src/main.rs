@@ -21,6 +21,7 @@ mod kernel;
 mod loops;
 mod maps;
 mod process;
+mod profile;
 mod ready;
 mod rings;
 mod sched;

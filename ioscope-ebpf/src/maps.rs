@@ -7,6 +7,7 @@ use aya_ebpf::{
 };
 use ioscope_common::{
     CommPatterns, Control, DIRECTORY_BLOCK, Drops, LoopSlot, PollerKey, PollerUsers, ProbeConfig,
+    SyscallProfile,
 };
 
 /// `BPF_F_MMAPABLE`: user space maps the array into its memory. Since Linux 5.5,
@@ -75,6 +76,10 @@ pub(crate) static WATCHED: HashMap<u64, u32> = HashMap::with_max_entries(16_384,
 /// since. Each loop has places for its own pollers; the loader gives the map its size.
 #[map]
 pub(crate) static NOTES: Array<u64> = Array::with_max_entries(1, 0);
+
+/// The system calls of each loop, by its place in [`LOOPS`]. The loader gives it that map's size if they are asked for.
+#[map]
+pub(crate) static PROFILES: Array<SyscallProfile> = Array::with_max_entries(1, MMAPABLE);
 
 /// The stream.
 #[map]

@@ -15,7 +15,7 @@ use ioscope_common::{
 
 use crate::{
     kernel::{Place, Task, read_user},
-    loops::{LoopRef, now, stall_threshold},
+    loops::{LoopRef, now},
     maps::{config, count_drop},
     rings,
     targets::is_current_target,
@@ -60,7 +60,7 @@ impl Registers {
     /// x86_64 the `syscall` instruction leaves the address of the next instruction in `rcx`, and
     /// `int 0x80` what was there before. aarch64 has programs of either kind, but no mixed ones.
     #[inline(always)]
-    fn may_be_compat(self) -> bool {
+    pub(crate) fn may_be_compat(self) -> bool {
         config!(flags) & flag::MIXED_SYSCALLS != 0
             && self.read::<u64>(config!(offsets.regs_ip)) != self.read::<u64>(config!(offsets.regs_cx))
     }
@@ -177,7 +177,7 @@ pub(crate) fn on_wait(call: WaitCall, registers: Registers, mixed: bool) {
         return;
     }
     let args = this.forgotten_args(&arguments(call, Task::current, registers, read_user_timeout, now));
-    let step = this.step(Transition::Enter { args, stall_threshold: stall_threshold() });
+    let step = this.step(Transition::Enter { args, stall_threshold: this.stall_threshold() });
     if step.has(Step::NEW_POLLER) || step.has(Step::OTHER_RING) {
         let task = Task::current();
         if step.has(Step::NEW_POLLER) {

@@ -37,6 +37,9 @@ impl Cli {
                 args.screen.stall_threshold_given =
                     matches.subcommand().is_some_and(|(_, matches)| given(matches));
             }
+            Some(Verb::Stat(StatArgs { tracing, .. }) | Verb::Trace(TraceArgs { tracing, .. })) => {
+                tracing.presets = matches.subcommand().is_some_and(|(_, matches)| !given(matches));
+            }
             Some(_) => {}
         }
         cli
@@ -112,7 +115,7 @@ impl TargetArgs {
 /// How to trace.
 #[derive(Args, Clone, Debug)]
 pub struct TracingArgs {
-    /// From this loop duration on, it is a stall.
+    /// From this loop duration on, it is a stall. Without it, runtimes that have a number of their own are judged by that.
     #[arg(long, value_name = "DURATION", default_value = "100ms", value_parser = duration)]
     pub stall_threshold: Duration,
     /// From this loop duration on, it is looked at where the thread is.
@@ -128,6 +131,12 @@ pub struct TracingArgs {
     /// Size of the stream's buffer in MiB, a power of two.
     #[arg(long, value_name = "MIB", default_value_t = 16, value_parser = power_of_two)]
     pub buffer: u32,
+    /// Leave out what `doctor` calls so: what it costs can be measured.
+    #[arg(long, hide = true, value_name = "HOOK")]
+    pub without: Vec<String>,
+    /// Runtimes are judged by their own numbers: no threshold was given.
+    #[arg(skip)]
+    pub presets: bool,
     /// Say more on standard error: the probes' own diagnostics, too.
     #[arg(short, long)]
     pub verbose: bool,
@@ -211,6 +220,17 @@ pub struct StatArgs {
     /// Print JSON: one object, or one a line with --interval.
     #[arg(long)]
     pub json: bool,
+    /// Count the system calls of each loop's slices, too, with their times. Every system call of the machine takes longer
+    /// meanwhile.
+    #[arg(long)]
+    pub syscalls: bool,
+    /// Write the stacks of all stalls, merged, as folded stacks with their nanoseconds: what flamegraph.pl, inferno and
+    /// speedscope read. `-` is standard output, instead of the summary.
+    #[arg(long, value_name = "FILE")]
+    pub folded: Option<PathBuf>,
+    /// Write them as a flame graph, an SVG file. `-` is standard output, instead of the summary.
+    #[arg(long, value_name = "FILE")]
+    pub flamegraph: Option<PathBuf>,
     /// Print every loop in full, however many there are.
     #[arg(long, conflicts_with = "json")]
     pub details: bool,

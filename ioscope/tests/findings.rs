@@ -9,7 +9,6 @@ mod support;
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,6 +19,7 @@ use rustix::buffer::spare_capacity;
 use rustix::event::epoll;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use support::cgroups::CpuLimit;
 use support::helper::{Helper, is_helper};
 use support::ioscope::{IOSCOPE, Tracing, Worker, can_trace, documents, run, say};
 
@@ -218,6 +218,25 @@ fn a_timer_storm() {
     prove("timer-storm", "warn", fault, twin);
 }
 
+/// Two threads that share a poller and do this after each event that one of them has taken.
+fn taking_turns(work: Work) -> Spec {
+    let spec = Spec::new(WaitCall::EpollPwait, Pattern::TakeTurns);
+    Spec { threads: 2, period_ns: 5 * MS, work: vec![Slice::always(work)], ..spec }
+}
+
+#[test]
+fn a_poller_that_nobody_waits_on() {
+    // Both sleep at once, most of the time; of the healthy ones, hardly ever.
+    let fault = taking_turns(Work::Nanosleep { ns: 300 * MS });
+    let twin = taking_turns(Work::Nanosleep { ns: MS });
+    let Some((evidence, report)) = prove("poller-unpolled", "warn", fault, twin) else { return };
+    // From the second thread's event, at most a tick after the first's, to the end of the first one's sleep.
+    let longest = evidence["longest_ns"].as_u64().expect("a time");
+    assert!((250 * MS..400 * MS).contains(&longest), "{longest}: {report:#}");
+    let found = finding(&report, "poller-unpolled", "fault").expect("it was found");
+    assert_eq!(found["also"].as_array().map(Vec::len), Some(1), "both share it: {found:#}");
+}
+
 #[test]
 fn a_batch_that_is_always_full() {
     let batches =
@@ -230,7 +249,16 @@ fn a_batch_that_is_always_full() {
 fn one_event_per_wakeup() {
     let fault = Spec::new(WaitCall::EpollPwait, Pattern::AlwaysReady);
     let twin = Spec { fds: 8, ..Spec::new(WaitCall::EpollPwait, Pattern::Batch) };
-    let Some((evidence, _)) = prove("one-event-per-wakeup", "info", fault, twin) else { return };
+    let Some((evidence, report)) = prove("one-event-per-wakeup", "info", fault, twin) else { return };
+    let rate = evidence["wait_calls_per_second"].as_f64().expect("a rate");
+    if rate >= 50_000.0 {
+        let found = finding(&report, "one-event-per-wakeup", "fault").expect("it was found");
+        assert_eq!(found["severity"], "warn", "it is never idle: {found:#}");
+    } else {
+        say(&format!(
+            "SKIPPED the warning of one-event-per-wakeup: {rate:.0} wait calls a second are too few"
+        ));
+    }
     about(&evidence["events_per_wait_call_mean"], 1.0, 1e-9);
 }
 
@@ -429,58 +457,6 @@ fn a_starved_loop() {
     assert!(finding(&report, TAG, "fault").is_none(), "{report:#}");
 }
 
-/// A cgroup with a limit of CPU time, of whichever version has the controller; removed when dropped.
-struct Limited(PathBuf);
-
-impl Limited {
-    /// May use so much of each 100 ms; without a limit if `None`.
-    fn create(name: &str, quota_us: Option<u32>) -> Result<Self, String> {
-        let name = format!("ioscope-test-{}-{name}", std::process::id());
-        let made = |parent: &str| {
-            let path = Path::new(parent).join(&name);
-            fs::create_dir(&path).map(|()| Self(path)).map_err(|error| format!("{parent}: {error}"))
-        };
-        if Path::new("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").exists()
-            || Path::new("/sys/fs/cgroup/cpu/cgroup.procs").exists()
-        {
-            let group = made("/sys/fs/cgroup/cpu")?;
-            let quota = quota_us.map_or_else(|| "-1".to_owned(), |quota| quota.to_string());
-            group.write("cpu.cfs_quota_us", &quota)?;
-            return Ok(group);
-        }
-        // The controller has to be handed down, where that was not done.
-        let _ = fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+cpu");
-        let group = made("/sys/fs/cgroup")?;
-        let quota = quota_us.map_or_else(|| "max".to_owned(), |quota| quota.to_string());
-        group.write("cpu.max", &format!("{quota} 100000"))?;
-        Ok(group)
-    }
-
-    fn write(&self, file: &str, value: &str) -> Result<(), String> {
-        let path = self.0.join(file);
-        fs::write(&path, value).map_err(|error| format!("{}: {error}", path.display()))
-    }
-
-    /// The kernel's count of periods in which it was held back.
-    fn throttled(&self) -> u64 {
-        let text = fs::read_to_string(self.0.join("cpu.stat")).expect("it is counted");
-        let line = text.lines().find_map(|line| line.strip_prefix("nr_throttled "));
-        line.and_then(|number| number.trim().parse().ok()).expect("a count")
-    }
-}
-
-impl Drop for Limited {
-    fn drop(&mut self) {
-        // Its last process may have to be waited for by its parent first.
-        for _ in 0..100 {
-            if fs::remove_dir(&self.0).is_ok() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
-
 #[test]
 fn a_throttled_cgroup() {
     const TAG: &str = "cgroup-throttling";
@@ -489,13 +465,13 @@ fn a_throttled_cgroup() {
         serde_json::to_string(&named("fault", ticking(WaitCall::EpollPwait, 10 * MS, vec![burn(5 * MS)])));
     let spec = spec.expect("a spec is JSON");
     for (name, quota, expected) in [("limited", Some(20_000), true), ("free", None, false)] {
-        let group = match Limited::create(name, quota) {
+        let group = match CpuLimit::of(name, quota) {
             Ok(group) => group,
             Err(reason) => return say(&format!("SKIPPED {TAG}: no cgroup can be limited: {reason}")),
         };
         let worker = Worker::start(&spec);
-        group.write("cgroup.procs", &worker.pid().to_string()).expect("it can be moved");
-        let (code, report, throttled) = stat_beside(worker.pid(), || group.throttled());
+        group.take_in(worker.pid());
+        let (code, report, throttled) = stat_beside(worker.pid(), || group.throttled_times());
         worker.end();
         let found = finding(&report, TAG, "fault");
         assert_eq!(found.is_some(), expected, "{report:#}");

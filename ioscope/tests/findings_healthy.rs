@@ -28,8 +28,14 @@ const ENOUGH: usize = 1_000_000_000;
 /// A machine whose CPUs do other work for so much of their time is busy with that.
 const BUSY_SHARE: f64 = 0.10;
 /// What that explains: a lock whose holder has no CPU is held for long, too.
-const OF_BUSY_MACHINES: [&str; 5] =
-    ["run-queue-starvation", "long-ready-delay", "poll-delay", "cgroup-throttling", "blocking-call"];
+const OF_BUSY_MACHINES: [&str; 6] = [
+    "run-queue-starvation",
+    "long-ready-delay",
+    "poll-delay",
+    "cgroup-throttling",
+    "blocking-call",
+    "poller-unpolled",
+];
 
 /// What the CPUs have done, in clock ticks: all together, and of that, anything at all; the first line of `/proc/stat`.
 fn machine() -> (u64, u64) {

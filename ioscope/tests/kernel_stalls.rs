@@ -5,8 +5,6 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,6 +17,7 @@ use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::Value;
 
+use support::cgroups::{CpuLimit, SlowDisk};
 use support::ioscope::{IOSCOPE, Tracing, can_trace, say};
 use support::tracer::plan;
 use support::worker::Worker;
@@ -52,6 +51,16 @@ struct Both {
 /// Runs a loop to its end under `ioscope stat`. `command` starts the worker; `prepare` is given it before it
 /// is let go.
 fn run(command: Command, spec: Spec, prepare: impl FnOnce(&Worker)) -> Both {
+    run_to(command, spec, prepare, |_| ())
+}
+
+/// The same; `conclude` is given the worker when its loops have ended and it has not.
+fn run_to(
+    command: Command,
+    spec: Spec,
+    prepare: impl FnOnce(&Worker),
+    conclude: impl FnOnce(&Worker),
+) -> Both {
     let mut worker = Worker::start(command, &[spec]).expect("the worker starts");
     prepare(&worker);
     // On a busy machine it is to be seen how late ioscope is, not how long it waits for a CPU.
@@ -60,6 +69,7 @@ fn run(command: Command, spec: Spec, prepare: impl FnOnce(&Worker)) -> Both {
     let tracing = Tracing::start(stat);
     worker.say().expect("the worker listens");
     let report = worker.report().expect("the worker reports");
+    conclude(&worker);
     worker.end().expect("the worker ends");
     let (_, mut documents) = tracing.end();
     let mut document = documents.pop().expect("a summary");
@@ -174,37 +184,6 @@ fn a_mutex_is_a_futex_with_its_address() {
     expect(&expected, || working(3, &[Work::Mutex { ns: 300 * MS }]), || undisturbed(1), |_| ());
 }
 
-/// A cgroup whose writes to the disk of the temporary files are slow, of either version; gone when it is dropped.
-struct SlowDisk(PathBuf);
-
-impl SlowDisk {
-    /// So many a second. `None` where there is no such controller, or no such disk.
-    fn of(writes_per_second: u32) -> Option<Self> {
-        let device = fs::metadata(std::env::temp_dir()).ok()?.dev();
-        let device = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
-        let name = format!("ioscope-test-{}-disk", std::process::id());
-        let v1 = Path::new("/sys/fs/cgroup/blkio");
-        let (path, file, limit) = if v1.join("cgroup.procs").exists() {
-            (v1.join(name), "blkio.throttle.write_iops_device", format!("{device} {writes_per_second}"))
-        } else {
-            // It may be on already, or not be ours to switch on.
-            let _ = fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+io");
-            let path = Path::new("/sys/fs/cgroup").join(name);
-            (path, "io.max", format!("{device} wiops={writes_per_second}"))
-        };
-        fs::create_dir(&path).ok()?;
-        let this = Self(path);
-        fs::write(this.0.join(file), limit).ok()?;
-        Some(this)
-    }
-}
-
-impl Drop for SlowDisk {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.0);
-    }
-}
-
 /// Several sleeps make a stall, too.
 #[test]
 fn fsync_names_its_file() {
@@ -214,12 +193,12 @@ fn fsync_names_its_file() {
         argument: Some("ioscope-demo-"),
         ..BLOCKED
     };
-    let Some(slow) = SlowDisk::of(20) else {
+    let Some(slow) = SlowDisk::of("write", 20) else {
         say("SKIPPED fsync_names_its_file: there is no cgroup that slows a disk");
         return;
     };
     let take_in = |worker: &Worker| {
-        fs::write(slow.0.join("cgroup.procs"), worker.id().to_string()).expect("it can be moved");
+        slow.take_in(worker.id());
     };
     expect(&expected, || working(3, &[Work::Fsync { bytes: 1 }; 10]), || undisturbed(1), take_in);
 }
@@ -228,6 +207,44 @@ fn fsync_names_its_file() {
 fn a_page_that_does_not_come_is_a_page_fault() {
     let expected = Expected { cause: "page_fault", function: Some(("SlowPage::touch", 1)), ..BLOCKED };
     expect(&expected, || working(3, &[Work::PageFault { ns: 300 * MS }]), || undisturbed(1), |_| ());
+}
+
+/// A storm of them, each of which waits for the disk.
+#[test]
+fn pages_from_the_disk_are_page_faults() {
+    const TEST: &str = "pages_from_the_disk_are_page_faults";
+    const PAGES: u32 = 60;
+    let expected = Expected { cause: "page_fault", function: Some(("demo_touch_pages", 40)), ..BLOCKED };
+    let Some(slow) = SlowDisk::of("read", 200) else {
+        say(&format!("SKIPPED {TEST}: there is no cgroup that slows a disk"));
+        return;
+    };
+    let take_in = |worker: &Worker| {
+        slow.take_in(worker.id());
+    };
+    expect(&expected, || working(3, &[Work::PageStorm { pages: PAGES }]), || undisturbed(1), take_in);
+    if !can_trace(TEST) {
+        return;
+    }
+    // By another source, the kernel's: each was a fault that went to the disk, and a sleep.
+    let faults = std::cell::Cell::new(0);
+    let major_faults = |pid: u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it is running");
+        let after_name = stat.rsplit_once(") ").expect("a name").1;
+        after_name.split(' ').nth(9).and_then(|field| field.parse::<u64>().ok()).expect("a count")
+    };
+    let _alone = alone();
+    let spec = working(4, &[Work::PageStorm { pages: PAGES }]);
+    let both = run_to(undisturbed(1), spec, take_in, |worker| faults.set(major_faults(worker.id())));
+    let list = both.traced["stalls"]["list"].as_array().expect("a list");
+    let sleeps: u64 = list
+        .iter()
+        .flat_map(|stall| stall["blocked_in"].as_array().into_iter().flatten())
+        .filter(|blocked| blocked["syscall"] == "no system call")
+        .map(|blocked| blocked["count"].as_u64().expect("a count"))
+        .sum();
+    // What the program itself was read in for is in the kernel's count, too.
+    assert!(sleeps >= u64::from(4 * PAGES) && sleeps <= faults.get() + 8, "{sleeps} of {}", faults.get());
 }
 
 /// A process that uses a CPU up, until it is dropped.
@@ -276,57 +293,10 @@ fn a_hog_on_the_same_cpu_preempts() {
     expect(&expected, || working(3, &[Work::Burn { ns: 8 * MS }]), nice, prepare);
 }
 
-/// A cgroup with a limit of CPU time, of either version; gone when it is dropped.
-struct Limited(PathBuf);
-
-impl Limited {
-    /// So much of each 100 ms. `None` where there is no such controller.
-    fn to(quota_us: u32) -> Option<Self> {
-        let name = format!("ioscope-test-{}", std::process::id());
-        let v1 = Path::new("/sys/fs/cgroup/cpu").join(&name);
-        let v2 = Path::new("/sys/fs/cgroup").join(&name);
-        if Path::new("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").exists()
-            || Path::new("/sys/fs/cgroup/cpu/cgroup.procs").exists()
-        {
-            fs::create_dir(&v1).ok()?;
-            let this = Self(v1);
-            // It does not wait for others as well.
-            fs::write(this.0.join("cpu.shares"), "262144").ok()?;
-            fs::write(this.0.join("cpu.cfs_period_us"), "100000").ok()?;
-            fs::write(this.0.join("cpu.cfs_quota_us"), quota_us.to_string()).ok()?;
-            return Some(this);
-        }
-        // It may be on already, or not be ours to switch on.
-        let _ = fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+cpu");
-        fs::create_dir(&v2).ok()?;
-        let this = Self(v2);
-        fs::write(this.0.join("cpu.weight"), "10000").ok()?;
-        fs::write(this.0.join("cpu.max"), format!("{quota_us} 100000")).ok()?;
-        Some(this)
-    }
-
-    fn take_in(&self, pid: u32) {
-        fs::write(self.0.join("cgroup.procs"), pid.to_string()).expect("it can be moved");
-    }
-
-    /// How often its threads were throttled, by the kernel's own count.
-    fn throttled_times(&self) -> u64 {
-        let stat = fs::read_to_string(self.0.join("cpu.stat")).expect("it counts");
-        let count = stat.lines().find_map(|line| line.strip_prefix("nr_throttled ")?.trim().parse().ok());
-        count.expect("it counts that")
-    }
-}
-
-impl Drop for Limited {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.0);
-    }
-}
-
 #[test]
 fn a_limit_of_its_cgroup_throttles() {
     let expected = Expected { cause: "throttled", ..BLOCKED };
-    let Some(limited) = Limited::to(3_000) else {
+    let Ok(limited) = CpuLimit::of("stalls", Some(3_000)) else {
         say("SKIPPED a_limit_of_its_cgroup_throttles: there is no cgroup of CPU time");
         return;
     };
@@ -341,7 +311,7 @@ fn a_limit_of_its_cgroup_throttles() {
         return;
     }
     // By two other sources: what the loop did not run of its slices, by its own clocks, and the kernel, which says
-    // that there was a limit to run into. (How long, it counts by queue and CPU, and differently in each version.)
+    // that there was a limit to run into.
     let mut compared = Vec::new();
     for _ in 0..TRIES {
         let before = limited.throttled_times();
@@ -360,6 +330,47 @@ fn a_limit_of_its_cgroup_throttles() {
         compared.push((throttled, off_cpu));
     }
     panic!("traced, off its CPU: {compared:?}");
+}
+
+/// Of one thread alone in its group on one CPU, the kernel's own count of throttled time is that thread's: it counts by queue,
+/// from the moment at which the group's share is used up to that at which it has a new one. ioscope's is a little
+/// longer, by the wait for the CPU after that. Both are taken as shares of the time that each was counted for.
+#[test]
+fn throttled_time_is_the_kernels() {
+    const TEST: &str = "throttled_time_is_the_kernels";
+    let _alone = alone();
+    if !can_trace(TEST) {
+        return;
+    }
+    let Ok(limited) = CpuLimit::of("time", Some(50_000)) else {
+        return say(&format!("SKIPPED {TEST}: there is no cgroup of CPU time"));
+    };
+    let spec =
+        Spec { iterations: None, duration_ns: Some(30_000 * MS), ..working(1, &[Work::Burn { ns: 2 * MS }]) };
+    let mut worker = Worker::start(Command::new(IOSCOPE), &[spec]).expect("the worker starts");
+    sched_setaffinity(Some(worker.pid()), &one_cpu()).expect("it can be pinned");
+    limited.take_in(worker.id());
+    worker.say().expect("the worker listens");
+    std::thread::sleep(Duration::from_millis(300));
+    let mut compared = Vec::new();
+    for _ in 0..TRIES {
+        let mut stat = undisturbed(2);
+        stat.args(["stat", "--json", "--duration", "5s", "--pid", &worker.id().to_string()]);
+        let tracing = Tracing::start(stat);
+        let (began, before) = (Instant::now(), limited.throttled_ns());
+        let (_, documents) = tracing.end();
+        let (counted, elapsed) = (limited.throttled_ns() - before, began.elapsed());
+        let traced = &documents[0]["loops"][0];
+        let number = |field: &str| traced[field].as_f64().expect("a number");
+        let ours = number("throttled_ns") / number("elapsed_ns");
+        let kernels = counted as f64 / elapsed.as_nanos() as f64;
+        // A period more or less of fifty is at either end.
+        if kernels > 0.1 && (0.95..=1.08).contains(&(ours / kernels)) {
+            return;
+        }
+        compared.push((ours, kernels));
+    }
+    panic!("throttled by ioscope, by the kernel: {compared:?}");
 }
 
 /// What is short is no stall, whatever it is.

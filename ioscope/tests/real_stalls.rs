@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use support::ioscope::{IOSCOPE, can_trace, documents, output, say};
+use support::ioscope::{IOSCOPE, Tracing, can_trace, documents, output, say};
 
 /// Whether a program is installed.
 fn has(program: &str, test: &str) -> bool {
@@ -22,14 +22,26 @@ fn has(program: &str, test: &str) -> bool {
 
 /// The stalls of the loop that has most of them, in a program that runs to its end under `ioscope stat`.
 fn stalls_of(program: &[&str]) -> Vec<Value> {
+    stalls_by_loop(program).into_iter().max_by_key(Vec::len).unwrap_or_default()
+}
+
+/// Those of all its loops.
+fn all_stalls_of(program: &[&str]) -> Vec<Value> {
+    stalls_by_loop(program).concat()
+}
+
+fn stalls_by_loop(program: &[&str]) -> Vec<Vec<Value>> {
     let mut command = Command::new(IOSCOPE);
     command.args(["stat", "--json", "--"]).args(program);
     let traced = output(command);
     let document = documents(&traced.stdout).pop().expect("a summary");
     let loops = document["loops"].as_array().expect("loops");
-    let list = |traced: &Value| traced["stalls"]["list"].as_array().expect("a list").clone();
-    let worst = loops.iter().map(list).max_by_key(Vec::len);
-    worst.unwrap_or_default()
+    let list = |traced: &Value| {
+        let mut list = traced["stalls"]["list"].as_array().expect("a list").clone();
+        list.extend(Some(traced["stalls"]["ongoing"].clone()).filter(|stall| !stall.is_null()));
+        list
+    };
+    loops.iter().map(list).collect()
 }
 
 fn share(stall: &Value) -> f64 {
@@ -123,6 +135,213 @@ fn debug_sleep_in_redis_is_a_sleep() {
         }
         assert!(last < 3, "{stalls:#?}");
     }
+}
+
+const GO: &str = r#"
+package main
+
+import (
+	"os"
+	"time"
+)
+
+var sum uint64
+
+//go:noinline
+func spinInGoroutine(d time.Duration) {
+	for end := time.Now().Add(d); time.Now().Before(end); {
+		for i := uint64(0); i < 50000000; i++ {
+			sum += i * i
+		}
+	}
+}
+
+func main() {
+	// Its threads wait on an epoll instance from the first file on that can be waited for.
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		panic(err)
+	}
+	go func() {
+		buffer := make([]byte, 16)
+		for {
+			if _, err := reader.Read(buffer); err != nil {
+				return
+			}
+		}
+	}()
+	for turn := 0; turn < 100; turn++ {
+		time.Sleep(10 * time.Millisecond)
+		writer.Write([]byte("x"))
+		if turn == 30 && len(os.Args) > 1 {
+			spinInGoroutine(600 * time.Millisecond)
+		}
+	}
+}
+"#;
+
+/// Its monitor sleeps between its looks at the poller, and its threads park: none of that is a stall. A goroutine that computes is its
+/// thread's.
+#[test]
+fn an_idle_go_does_not_stall_and_a_goroutine_that_spins_is_named() {
+    const TEST: &str = "an_idle_go_does_not_stall_and_a_goroutine_that_spins_is_named";
+    if !can_trace(TEST) {
+        return;
+    }
+    if !Command::new("go").arg("version").output().is_ok_and(|output| output.status.success()) {
+        return say(&format!("SKIPPED {TEST}: go is not installed"));
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let (source, program) = (directory.path().join("main.go"), directory.path().join("turns"));
+    std::fs::write(&source, GO).expect("it can be written");
+    let mut compiler = Command::new("go");
+    compiler
+        .args(["build", "-o"])
+        .arg(&program)
+        .arg(&source)
+        .env("GOFLAGS", "-mod=mod")
+        .env("GO111MODULE", "off");
+    let built = compiler.output().expect("go starts");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let program = program.to_str().expect("its path is text");
+
+    let its_own = |stalls: &[Value]| -> Vec<Value> {
+        stalls.iter().filter(|stall| stall["cause"]["name"] != "preempted").cloned().collect()
+    };
+    let idle = its_own(&all_stalls_of(&[program]));
+    assert!(idle.is_empty(), "{idle:#?}");
+    for last in 1..=3 {
+        let stalls = all_stalls_of(&[program, "spin"]);
+        // The thread that spins may be told of, and nobody else.
+        let asleep: Vec<_> =
+            its_own(&stalls).into_iter().filter(|stall| stall["cause"]["name"] == "blocked").collect();
+        assert!(asleep.is_empty(), "{asleep:#?}");
+        let longest = stalls.iter().max_by_key(|stall| stall["duration_ns"].as_u64());
+        if longest.is_some_and(|stall| frames(stall).contains("main.spinInGoroutine")) {
+            return;
+        }
+        assert!(last < 3, "{stalls:#?}");
+    }
+}
+
+/// A redis without a port in a directory of its own, until dropped.
+struct Redis {
+    child: std::process::Child,
+    directory: tempfile::TempDir,
+}
+
+impl Redis {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let child = Command::new("redis-server")
+            .args(["--port", "0", "--save", "", "--enable-debug-command", "yes", "--unixsocket"])
+            .arg(directory.path().join("redis"))
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .expect("redis starts");
+        Self { child, directory }
+    }
+
+    /// Sends a command, and reads the answer until it ends so.
+    fn ask(&self, command: &str, end: &str) {
+        let deadline = Instant::now() + Duration::from_mins(1);
+        let mut stream = loop {
+            match UnixStream::connect(self.directory.path().join("redis")) {
+                Ok(stream) => break stream,
+                Err(error) => assert!(Instant::now() < deadline, "redis does not listen: {error}"),
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        stream.write_all(format!("{command}\r\n").as_bytes()).expect("it listens");
+        let (mut tail, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
+        while !tail.ends_with(end.as_bytes()) {
+            let length = stream.read(&mut buffer).expect("it answers");
+            assert!(length > 0, "{command}: {}", String::from_utf8_lossy(&tail));
+            tail.extend_from_slice(&buffer[..length]);
+            let keep = tail.len().saturating_sub(256);
+            tail.drain(..keep);
+        }
+    }
+
+    /// What `ioscope stat` says of its loop, with these arguments, while this happens.
+    fn traced(&self, arguments: &[&str], happens: impl FnOnce()) -> Value {
+        let mut command = Command::new(IOSCOPE);
+        command.args(["stat", "--json", "--pid", &self.child.id().to_string()]).args(arguments);
+        let tracing = Tracing::start(command);
+        happens();
+        let pid = rustix::process::Pid::from_child(&tracing.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it is running");
+        let (_, mut documents) = tracing.end();
+        documents[0]["loops"][0].take()
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Two million keys take redis a good part of a second to go through.
+const KEYS: u32 = 2_000_000;
+
+#[test]
+fn keys_in_a_full_redis_is_named() {
+    const TEST: &str = "keys_in_a_full_redis_is_named";
+    if !can_trace(TEST) || !has("redis-server", TEST) {
+        return;
+    }
+    let redis = Redis::start();
+    redis.ask(&format!("DEBUG POPULATE {KEYS}"), "+OK\r\n");
+    for last in 1..=3 {
+        // None of them matches, so that nothing but the search takes time.
+        let traced = redis.traced(&[], || redis.ask("KEYS nothing-is-called-so", "*0\r\n"));
+        assert_eq!(traced["runtime"], "redis", "{traced:#}");
+        let stalls = traced["stalls"]["list"].as_array().expect("a list");
+        let longest = stalls.iter().max_by_key(|stall| stall["duration_ns"].as_u64());
+        let stall = longest.unwrap_or_else(|| panic!("no stall: {traced:#}"));
+        let of = |part: &str| stall["account_ns"][part].as_f64().unwrap_or(0.0);
+        let computing = of("user");
+        // What others took of the CPU is not its own doing.
+        let own = computing / (stall["duration_ns"].as_f64().expect("a number") - of("preempted"));
+        let named = stall["stacks"].as_array().expect("stacks").iter().any(|stack| {
+            let frames = stack["frames"].as_array().cloned().unwrap_or_default();
+            frames.iter().any(|frame| frame["name"].as_str().is_some_and(|name| name.contains("keysCommand")))
+        });
+        if computing >= 150e6 && named && own >= 0.9 {
+            return;
+        }
+        assert!(last < 3, "{computing} ns computing, {own} of its own, named: {named}: {traced:#}");
+    }
+}
+
+/// What the slow log of redis takes for slow: no threshold was asked for.
+#[test]
+fn redis_is_judged_by_its_own_number() {
+    const TEST: &str = "redis_is_judged_by_its_own_number";
+    if !can_trace(TEST) || !has("redis-server", TEST) {
+        return;
+    }
+    let redis = Redis::start();
+    redis.ask("PING", "+PONG\r\n");
+    let sleep = || {
+        // The runtime is known with the first batch.
+        std::thread::sleep(Duration::from_millis(600));
+        redis.ask("DEBUG SLEEP 0.03", "+OK\r\n");
+    };
+    let traced = redis.traced(&[], sleep);
+    assert_eq!(traced["stalls"]["threshold_ns"], 10_000_000, "{traced:#}");
+    let slept = |stall: &Value| {
+        stall["cause"]["syscall"].as_str().is_some_and(|name| name.ends_with("nanosleep"))
+            && (30_000_000..60_000_000).contains(&stall["duration_ns"].as_u64().expect("a number"))
+    };
+    let list = traced["stalls"]["list"].as_array().expect("a list");
+    assert_eq!(list.iter().filter(|stall| slept(stall)).count(), 1, "{traced:#}");
+    // Who says so has it otherwise.
+    let traced = redis.traced(&["--stall-threshold", "1s"], sleep);
+    assert_eq!(traced["stalls"]["threshold_ns"], 1_000_000_000, "{traced:#}");
+    assert_eq!(traced["stalls"]["count"], 0, "{traced:#}");
 }
 
 const ASYNCIO: &str = "

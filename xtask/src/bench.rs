@@ -72,6 +72,8 @@ struct Bench {
     traced: Worker,
     /// A process that nobody asked to trace: it calls `getppid`.
     untraced: Worker,
+    /// A process to trace that calls `getppid` in its slices.
+    serving: Worker,
 }
 
 pub(crate) fn run_command(args: &Args) -> Result<()> {
@@ -161,6 +163,7 @@ impl Bench {
             time: Duration::from_millis(args.milliseconds),
             traced: Worker::start(Call::EpollWait, cpu)?,
             untraced: Worker::start(Call::Getppid, cpu)?,
+            serving: Worker::start(Call::GetppidOfLoop, cpu)?,
         })
     }
 }

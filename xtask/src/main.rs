@@ -5,6 +5,7 @@
 
 mod bench;
 mod build_ebpf;
+mod healthy;
 mod packages;
 mod pictures;
 mod test;
@@ -28,6 +29,7 @@ enum Command {
     #[command(hide = true)]
     BenchWorker(bench::WorkerArgs),
     BuildEbpf(build_ebpf::Args),
+    Healthy(healthy::Args),
     Pictures(pictures::Args),
     Test(test::Args),
     #[command(hide = true)]
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run_command(&args),
         Command::BenchWorker(args) => bench::run_worker(&args),
         Command::BuildEbpf(args) => build_ebpf::run_command(&args),
+        Command::Healthy(args) => healthy::run_command(&args),
         Command::Pictures(args) => pictures::run_command(&args),
         Command::Test(args) => test::run_command(&args),
         Command::VmGuest(args) => vm_test::run_guest(&args),

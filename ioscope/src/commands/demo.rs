@@ -71,6 +71,9 @@ fn stat_args(targets: TargetArgs, tracing: &TracingArgs) -> StatArgs {
         duration: None,
         interval: None,
         json: false,
+        syscalls: false,
+        folded: None,
+        flamegraph: None,
         details: false,
         fail_on: None,
     }

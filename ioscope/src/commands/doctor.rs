@@ -68,6 +68,9 @@ fn attempt(hooks: HookChoice) -> Result<Vec<JobStatus>, ProbeError> {
         stream: Control::STREAM_OFF,
         stall_threshold: Duration::from_millis(100),
         warn_threshold: Duration::from_millis(10),
+        presets: false,
+        syscalls: true,
+        without: Vec::new(),
         hooks,
         diagnostics: false,
     };

@@ -7,6 +7,7 @@ mod failure;
 mod floor;
 mod logging;
 mod run;
+mod stack_files;
 mod stat;
 mod trace;
 mod ui;

@@ -57,6 +57,15 @@ pub(super) struct Run {
     privileged: bool,
 }
 
+/// What is asked for beside the counts.
+#[derive(Clone, Copy)]
+struct Wanted {
+    /// A record of each iteration.
+    stream: bool,
+    /// The system calls of slices.
+    syscalls: bool,
+}
+
 /// A program that was started for the run.
 struct Command {
     running: Running,
@@ -109,20 +118,30 @@ pub(super) enum Turn<'a> {
 impl Run {
     /// Finds the targets and starts tracing them.
     pub(super) fn start(targets: &TargetArgs, tracing: &TracingArgs, stream: bool) -> Result<Self> {
-        Self::start_with(targets, tracing, stream, Streams::Inherited)
+        Self::start_with(targets, tracing, Wanted { stream, syscalls: false }, Streams::Inherited)
+    }
+
+    /// The same without a stream, and the system calls of slices are counted if they are asked for.
+    pub(super) fn start_counting(
+        targets: &TargetArgs,
+        tracing: &TracingArgs,
+        syscalls: bool,
+    ) -> Result<Self> {
+        Self::start_with(targets, tracing, Wanted { stream: false, syscalls }, Streams::Inherited)
     }
 
     /// The same, where the terminal is a screen of ioscope's: a command does not write on it or read from it.
     pub(super) fn start_for_screen(targets: &TargetArgs, tracing: &TracingArgs) -> Result<Self> {
-        Self::start_with(targets, tracing, false, Streams::OffTerminal)
+        Self::start_with(targets, tracing, Wanted { stream: false, syscalls: false }, Streams::OffTerminal)
     }
 
     fn start_with(
         targets: &TargetArgs,
         tracing: &TracingArgs,
-        stream: bool,
+        wanted: Wanted,
         streams: Streams,
     ) -> Result<Self> {
+        let Wanted { stream, syscalls } = wanted;
         logging::start(tracing.verbose);
         if targets.is_empty() {
             bail!(Usage(
@@ -159,6 +178,9 @@ impl Run {
             stream: if stream { Control::STREAM_ALL } else { Control::STREAM_OFF },
             stall_threshold: tracing.stall_threshold,
             warn_threshold: tracing.warn_threshold.min(tracing.stall_threshold),
+            presets: tracing.presets,
+            syscalls,
+            without: tracing.without.clone(),
             hooks: tracing.hooks.into(),
             diagnostics: tracing.verbose,
         };

@@ -9,7 +9,10 @@ use std::{
 
 use anyhow::Result;
 
-use super::run::{Run, Turn, block_on};
+use super::{
+    run::{Run, Turn, block_on},
+    stack_files::StackFiles,
+};
 use crate::{
     cli::{FailOn, StatArgs},
     model::{LoopId, Model, Stats, findings::Severity},
@@ -19,13 +22,22 @@ use crate::{
 
 /// Runs the command.
 pub(super) fn run(args: &StatArgs) -> Result<ExitCode> {
-    block_on(async { show(Run::start(&args.targets, &args.tracing, false)?, args).await })
+    let files = StackFiles::open(args)?;
+    block_on(async {
+        show_with(Run::start_counting(&args.targets, &args.tracing, args.syscalls)?, args, files).await
+    })
 }
 
 /// Prints what a run counts.
 pub(super) async fn show(run: Run, args: &StatArgs) -> Result<ExitCode> {
+    show_with(run, args, StackFiles::open(args)?).await
+}
+
+async fn show_with(run: Run, args: &StatArgs, files: StackFiles) -> Result<ExitCode> {
     let mut printer = Printer::new(args);
+    printer.is_silent = files.take_stdout();
     let ended = run.watch(args.duration, |turn, source| printer.take(turn, source)).await?;
+    files.write(&printer.model)?;
     // What the command says of itself comes first: its own failure may be why there are findings.
     if printer.is_bad && !ended.command_failed() {
         return Ok(ExitCode::from(FOUND));
@@ -45,6 +57,8 @@ struct Printer<'a> {
     before: HashMap<LoopId, Stats>,
     /// There was a finding that `--fail-on` asks for, in a summary that was printed.
     is_bad: bool,
+    /// Nothing is to be printed: standard output is somebody else's.
+    is_silent: bool,
 }
 
 impl<'a> Printer<'a> {
@@ -55,6 +69,7 @@ impl<'a> Printer<'a> {
             interval_from: None,
             before: HashMap::new(),
             is_bad: false,
+            is_silent: false,
         }
     }
 
@@ -84,7 +99,7 @@ impl<'a> Printer<'a> {
             FailOn::Critical => Severity::Critical,
         });
         self.is_bad |= bad.is_some_and(|bad| summary.worst() >= Some(bad));
-        print(self.args, summary)
+        if self.is_silent { Ok(true) } else { print(self.args, summary) }
     }
 }
 

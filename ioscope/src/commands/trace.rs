@@ -256,9 +256,13 @@ impl Stalls {
     /// What of a batch has to do with stalls: of the loops, those that are in one, or were in one since the
     /// batch before.
     fn of_interest(&self, batch: &Batch) -> Batch {
-        let threshold = self.model.stall_threshold.as_nanos();
         let matters = |sample: &&Sample| {
             let known = self.model.get(sample.id);
+            let own = batch.thresholds.iter().rev().find(|(id, _)| *id == sample.id).map(|(_, own)| *own);
+            let threshold = own
+                .or_else(|| known.and_then(|known| known.own_threshold))
+                .unwrap_or(self.model.stall_threshold)
+                .as_nanos();
             let slice =
                 Present::of(&sample.machine, sample.wake, sample.shared, batch.at.max(sample.machine.since))
                     .serving_ns;
@@ -274,6 +278,7 @@ impl Stalls {
             found: batch.found.clone(),
             captures: batch.captures.clone(),
             resolved: batch.resolved.clone(),
+            thresholds: batch.thresholds.clone(),
             ..Batch::default()
         }
     }

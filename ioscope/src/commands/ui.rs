@@ -35,6 +35,9 @@ pub(super) fn run(args: &UiArgs) -> Result<ExitCode> {
             duration: None,
             interval: Some(PRINT_INTERVAL),
             json: false,
+            syscalls: false,
+            folded: None,
+            flamegraph: None,
             details: false,
             fail_on: None,
         });

@@ -117,6 +117,12 @@ pub enum Work {
         /// After how long it comes, in nanoseconds.
         ns: u64,
     },
+    /// Touches so many pages of a file that are on the disk only, one after the other: sleeps in a page fault for
+    /// each, as long as the disk takes.
+    PageStorm {
+        /// How many.
+        pages: u32,
+    },
     /// Sleeps in `read` on a pipe that another thread feeds.
     PipeRead {
         /// After how long that thread writes, in nanoseconds.
@@ -128,7 +134,9 @@ impl Work {
     /// The system call that the work sleeps in; none for work that burns CPU.
     pub const fn syscall(self) -> Option<&'static str> {
         match self {
-            Self::Burn { .. } | Self::ParseJson { .. } | Self::PageFault { .. } => None,
+            Self::Burn { .. } | Self::ParseJson { .. } | Self::PageFault { .. } | Self::PageStorm { .. } => {
+                None
+            }
             Self::Nanosleep { .. } | Self::SleepInHandler { .. } => Some("nanosleep"),
             Self::Fsync { .. } => Some("fsync"),
             Self::Futex { .. } | Self::Mutex { .. } => Some("futex"),

@@ -5,6 +5,7 @@
 //! the demo with `unsafe` in it.
 #![expect(unsafe_code, reason = "raw system calls are what this file is for")]
 
+mod cold_file;
 mod userfault;
 
 use std::ffi::{c_int, c_long};
@@ -16,6 +17,7 @@ use io_uring::{opcode, squeue, types};
 use ioscope_common::WaitCall;
 use rustix::io::Errno;
 
+pub(super) use cold_file::ColdFile;
 pub(super) use userfault::SlowPage;
 
 /// What a system call returned: a count, or the errno.

@@ -15,7 +15,7 @@ use rustix::thread::{NanosleepRelativeResult, Timespec, futex};
 use super::DemoError;
 use super::poller::EventFd;
 use super::spec::{Slice, Spec, Work};
-use super::sys::SlowPage;
+use super::sys::{ColdFile, SlowPage};
 use super::tally::{Tally, thread_cpu};
 
 /// A pipe, and the way to ask its feeder for a byte: so many nanoseconds from now.
@@ -43,16 +43,22 @@ pub(super) struct Worker<'a> {
     turn: u64,
     feed: Option<&'a Feed>,
     file: Option<TemporaryFile>,
+    cold: Option<ColdFile>,
 }
 
 impl<'a> Worker<'a> {
     pub(super) fn new(spec: &Spec, feed: Option<&'a Feed>) -> Result<Self, DemoError> {
         let writes = spec.work.iter().any(|slice| matches!(slice.work, Work::Fsync { .. }));
         let file = if writes { Some(TemporaryFile::new()?) } else { None };
+        let most_pages = spec.work.iter().filter_map(|slice| match slice.work {
+            Work::PageStorm { pages } => Some(pages),
+            _ => None,
+        });
+        let cold = most_pages.max().map(cold_file).transpose()?;
         // What happens each so often does not happen at once.
         let now = Instant::now();
         let slices = spec.work.iter().map(|&slice| (slice, (slice.every_ns > 0).then_some(now))).collect();
-        Ok(Self { slices, turn: 0, feed, file })
+        Ok(Self { slices, turn: 0, feed, file, cold })
     }
 
     /// Does what is due after this return of the wait call.
@@ -102,6 +108,14 @@ impl<'a> Worker<'a> {
             Work::Futex { ns } => tally.block("futex", || futex_wait(Duration::from_nanos(ns))),
             Work::Mutex { ns } => wait_for_mutex(Duration::from_nanos(ns), tally),
             Work::PageFault { ns } => wait_for_page(Duration::from_nanos(ns), tally),
+            Work::PageStorm { .. } => match &self.cold {
+                Some(cold) => {
+                    cold.evict().map_err(DemoError::system("posix_fadvise"))?;
+                    tally.block("page fault", || black_box(cold.demo_touch_pages()));
+                    Ok(())
+                }
+                None => Ok(()),
+            },
             Work::PipeRead { ns } => match self.feed {
                 Some(feed) => {
                     feed.request.add(ns.max(1))?;
@@ -252,6 +266,17 @@ fn wait_for_page(after: Duration, tally: &mut Tally) -> Result<(), DemoError> {
         tally.block("page fault", || black_box(page.touch()));
         giver.join().map_err(|_| DemoError::Panicked)?.map_err(DemoError::system("ioctl of userfaultfd"))
     })
+}
+
+/// A mapped file of so many pages.
+fn cold_file(pages: u32) -> Result<ColdFile, DemoError> {
+    let TemporaryFile(mut file) = TemporaryFile::new()?;
+    let page = vec![b'x'; rustix::param::page_size()];
+    for _ in 0..pages {
+        file.write_all(&page).map_err(DemoError::io("write a temporary file"))?;
+    }
+    file.sync_all().map_err(DemoError::io("fsync"))?;
+    ColdFile::new(file, pages).map_err(DemoError::system("mmap"))
 }
 
 fn read_byte(reader: &OwnedFd) -> Result<(), DemoError> {

@@ -1,8 +1,8 @@
 //! What a source hands the model: the same from a live session and from a recording.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use super::stalls::Capture;
+use super::{Syscalls, stalls::Capture};
 use ioscope_common::{Block, Drops, Iteration, Loop, RingEvents, Wake};
 
 /// A loop's name within one run. Never reused.
@@ -108,6 +108,10 @@ pub struct Batch {
     pub captures: Vec<(LoopId, Capture)>,
     /// What arguments stand for of system calls that stalled loops slept in.
     pub resolved: Vec<ResolvedArgument>,
+    /// Loops whose stalls begin at another loop duration than those of the run, from this batch on.
+    pub thresholds: Vec<(LoopId, Duration)>,
+    /// The system calls of slices so far, if they were asked for, of the loops whose samples these are.
+    pub syscalls: Vec<(LoopId, Syscalls)>,
     /// What was dropped so far.
     pub drops: Drops,
     /// What tracing has cost so far.

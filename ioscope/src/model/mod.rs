@@ -6,9 +6,10 @@ mod distribution;
 pub mod findings;
 pub mod stalls;
 mod stats;
+mod syscalls;
 mod unpolled;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
 
 use ioscope_common::{Drops, Loop, NO_SYSCALL, STOPPED, WaitCall};
 
@@ -17,6 +18,7 @@ pub use distribution::Distribution;
 use stalls::Moment;
 pub use stalls::StallLog;
 pub use stats::{Poller, Present, Stats, TimeNs};
+pub use syscalls::{SyscallUse, Syscalls};
 use unpolled::SharedPollers;
 pub use unpolled::{PollerId, Unpolled};
 
@@ -37,6 +39,9 @@ pub struct LoopModel {
     pub stalls: StallLog,
     /// Whether another thread of the process uses its poller too.
     pub shares_poller: bool,
+    /// From which loop duration on it is a stall of this loop, where that is another one than the run's: its
+    /// runtime's.
+    pub own_threshold: Option<Duration>,
     /// The copy that these were made of.
     raw: Box<Loop>,
 }
@@ -68,7 +73,7 @@ impl LoopModel {
 /// Everything known in a run.
 #[derive(Clone, Debug)]
 pub struct Model {
-    /// From this loop duration on it is a stall.
+    /// From this loop duration on it is a stall, unless the loop has a threshold of its own.
     pub stall_threshold: Duration,
     started_at: Option<u64>,
     now: u64,
@@ -76,6 +81,8 @@ pub struct Model {
     cost: Cost,
     loops: BTreeMap<LoopId, LoopModel>,
     shared_pollers: SharedPollers,
+    /// Of loops that have a threshold of their own.
+    thresholds: BTreeMap<LoopId, Duration>,
 }
 
 impl Model {
@@ -97,6 +104,7 @@ impl Model {
             cost: Cost { bpf_ns: None, collector_cpu_ns: 0 },
             loops: BTreeMap::new(),
             shared_pollers: SharedPollers::new(),
+            thresholds: BTreeMap::new(),
         }
     }
 
@@ -106,6 +114,7 @@ impl Model {
         self.now = batch.at;
         self.drops = batch.drops;
         self.cost = batch.cost;
+        self.thresholds.extend(batch.thresholds.iter().copied());
         for sample in &batch.samples {
             self.take_sample(sample, batch.at);
         }
@@ -126,6 +135,11 @@ impl Model {
                 model.stalls.capture(capture);
             }
         }
+        for (id, syscalls) in &batch.syscalls {
+            if let Some(model) = self.loops.get_mut(id) {
+                model.stats.syscalls = Some(syscalls.clone());
+            }
+        }
         for id in &batch.ended {
             if let Some(model) = self.loops.get_mut(id) {
                 model.ended = true;
@@ -135,10 +149,18 @@ impl Model {
 
     fn take_sample(&mut self, sample: &Sample, at: u64) {
         let Sample { id, identity, wake, shared, ring_events, throttling, machine } = sample;
+        let mut machine = Cow::Borrowed(machine);
+        if stats::only_looks(&machine, *shared) {
+            let counters = &mut machine.to_mut().counters;
+            (counters.stalls, counters.stalled_ns, counters.longest_stall_ns) = (0, 0, 0);
+        }
+        let machine = &*machine;
         let until = if machine.ended == 0 { at.max(machine.since) } else { machine.ended };
         let open = machine.open_interval(*wake, *shared, until);
         let present = Present::of(machine, *wake, *shared, until);
-        let now = Moment { open, serving_ns: present.serving_ns, threshold: self.stall_threshold };
+        let own_threshold = self.thresholds.get(id).copied();
+        let threshold = own_threshold.unwrap_or(self.stall_threshold);
+        let now = Moment { open, serving_ns: present.serving_ns, threshold };
         if let Some(model) = self.loops.get_mut(id) {
             // A thread that was found asleep may turn out to begin later.
             model.stats.from = machine.born;
@@ -147,6 +169,7 @@ impl Model {
             model.identity = Arc::clone(identity);
             model.present = present;
             model.shares_poller = *shared;
+            model.own_threshold = own_threshold;
             model.stalls.update(*id, machine, Some(&model.raw), &now);
             model.raw.clone_from(machine);
         } else {
@@ -163,10 +186,16 @@ impl Model {
                 present,
                 stalls,
                 shares_poller: *shared,
+                own_threshold,
                 raw: machine.clone(),
             };
             self.loops.insert(*id, model);
         }
+    }
+
+    /// From which loop duration on it is a stall of this loop.
+    pub fn threshold_of(&self, model: &LoopModel) -> Duration {
+        model.own_threshold.unwrap_or(self.stall_threshold)
     }
 
     /// The loops, in the order in which they were found.
@@ -183,6 +212,8 @@ impl Model {
     /// watched for days keeps what lives.
     pub fn forget_ended(&mut self, before: u64) {
         self.loops.retain(|_, model| !model.ended || model.stats.until >= before);
+        let loops = &self.loops;
+        self.thresholds.retain(|id, _| loops.contains_key(id));
     }
 
     /// For how long nobody waits on the poller that a loop shares with others; `None` if it shares none.

@@ -4,7 +4,7 @@ use ioscope_common::{
     Blocker, Counters, ErrnoCount, Loop, OpenInterval, PollerKind, RingEvents, State, WaitCall, Wake,
 };
 
-use super::{batch::Throttling, distribution::Distribution};
+use super::{batch::Throttling, distribution::Distribution, syscalls::Syscalls};
 
 /// Time per state, in nanoseconds, by [`State`]'s number.
 pub type TimeNs = [u64; State::COUNT];
@@ -44,6 +44,8 @@ pub struct Stats {
     pub blockers: Vec<Blocker>,
     /// What found no place among these.
     pub other_blockers: Option<Blocker>,
+    /// The system calls of its slices; `None` unless they were asked for.
+    pub syscalls: Option<Syscalls>,
     /// The errnos that wait calls failed with, `EINTR` apart.
     pub errnos: Vec<ErrnoCount>,
     /// Loop durations.
@@ -152,6 +154,7 @@ impl Stats {
             pollers: Vec::new(),
             blockers: Vec::new(),
             other_blockers: None,
+            syscalls: None,
             errnos: Vec::new(),
             loop_duration: Distribution::default(),
             wakeup_latency: Distribution::default(),
@@ -186,6 +189,9 @@ impl Stats {
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         let mut counters = self.counters;
+        // That a poller is shared may come to light late, and then there were none.
+        counters.stalls = counters.stalls.max(earlier.counters.stalls);
+        counters.stalled_ns = counters.stalled_ns.max(earlier.counters.stalled_ns);
         counters.subtract(&earlier.counters);
         let mut time_ns = self.time_ns;
         for (time, before) in time_ns.iter_mut().zip(&earlier.time_ns) {
@@ -247,6 +253,10 @@ impl Stats {
                 .other_blockers
                 .map(|blocker| difference(&blocker, earlier.other_blockers.as_ref()))
                 .filter(|blocker| blocker.count > 0),
+            syscalls: self.syscalls.as_ref().map(|syscalls| match &earlier.syscalls {
+                Some(earlier) => syscalls.since(earlier),
+                None => syscalls.clone(),
+            }),
             errnos,
             loop_duration: self.loop_duration.since(&earlier.loop_duration),
             wakeup_latency: self.wakeup_latency.since(&earlier.wakeup_latency),
@@ -264,6 +274,13 @@ fn difference(now: &Blocker, earlier: Option<&Blocker>) -> Blocker {
         total_ns: now.total_ns - earlier.total_ns,
         ..*now
     })
+}
+
+/// Whether the thread only ever looks at a poller that others wait on: Go's monitor, which sleeps between its looks, and threads that
+/// come by with no time to wait. That it does not wait is by design, and no stall.
+pub(super) fn only_looks(machine: &Loop, shared: bool) -> bool {
+    let returns: u64 = machine.counters.returns.iter().sum();
+    shared && returns > 0 && returns == machine.counters.check_ins
 }
 
 /// What a loop's thread does at one moment.
@@ -290,14 +307,14 @@ impl Present {
         let state = open.now();
         let asleep = matches!(state, State::Blocked | State::Parked);
         let in_slice = machine.in_wait == 0 && machine.returned_at != 0 && machine.restarting == 0;
+        let serves = in_slice && !only_looks(machine, shared);
         let parked_now = if open.state == State::Parked { open.ns } else { 0 };
         let idle = machine.slice_parked_ns + parked_now;
         Self {
             state,
             for_ns: if open.ready_ns > 0 { open.ready_ns } else { open.ns },
             syscall: asleep.then_some(machine.syscall),
-            serving_ns: in_slice
-                .then(|| now.saturating_sub(parked_now).saturating_sub(machine.serving_since)),
+            serving_ns: serves.then(|| now.saturating_sub(parked_now).saturating_sub(machine.serving_since)),
             slice_ns: in_slice.then(|| now.saturating_sub(machine.returned_at).saturating_sub(idle)),
         }
     }

@@ -36,6 +36,14 @@ pub struct Unpolled {
     since: Option<u64>,
 }
 
+impl Unpolled {
+    /// So long now, and so long at most.
+    #[cfg(test)]
+    pub(super) const fn seen(now_ns: u64, longest_ns: u64) -> Self {
+        Self { now_ns, longest_ns, since: None }
+    }
+}
+
 /// What a thread that shares a poller does about it.
 struct Use {
     waits: bool,

@@ -5,8 +5,17 @@ use std::io::{self, Write};
 
 use inferno::flamegraph::{self, Options, Palette, color::MultiPalette};
 
-use super::numbers::{duration, percent};
-use crate::symbols::{Frame, Origin, StackTree, TreeNode};
+use super::{
+    numbers::{duration, percent},
+    stalls::{cause_text, functions},
+};
+use crate::{
+    model::{
+        Model,
+        stalls::{Cause, WeightedStack},
+    },
+    symbols::{Frame, Origin, Stack, StackTree, TreeNode},
+};
 
 /// Why there is no flame graph.
 #[derive(Debug, thiserror::Error)]
@@ -19,13 +28,58 @@ pub enum FlameError {
     Write(#[from] io::Error),
 }
 
+/// The stacks of all stalls of a run, below the name of the loop that they are of. What a loop slept in is told by one more, innermost
+/// line, such as `[blocked in fsync]`, by which time on the CPU and time asleep in the same function are told apart.
+pub fn stalls(model: &Model) -> StackTree {
+    let mut tree = StackTree::new();
+    for entry in model.loops() {
+        entry.stalls.every_stack().for_each(|stack| {
+            tree.add(&Stack { frames: frames(stack, &entry.identity.comm) }, stack.weight_ns);
+        });
+    }
+    tree
+}
+
+/// All lines of a stack, innermost first.
+fn frames(stack: &WeightedStack, root: &str) -> Vec<Frame> {
+    let made_up = |name: &str| Frame {
+        name: name.into(),
+        module: None,
+        location: None,
+        inlined: false,
+        origin: Origin::User,
+    };
+    let asleep = match stack.cause {
+        Cause::User | Cause::Kernel | Cause::OnCpu => None,
+        cause => Some(made_up(&format!("[{}]", cause_text(cause)))),
+    };
+    let known = &stack.stack.frames;
+    let bare = functions(stack).filter(|_| known.is_empty()).map(|address| made_up(&address));
+    asleep.into_iter().chain(known.iter().cloned()).chain(bare).chain([made_up(root)]).collect()
+}
+
+/// Writes a picture that says why there is no flame graph.
+///
+/// # Errors
+/// When `out` cannot be written.
+pub fn svg_of_nothing(out: &mut (impl Write + ?Sized), why: &str) -> io::Result<()> {
+    let why = why.replace('&', "&amp;").replace('<', "&lt;");
+    writeln!(
+        out,
+        "<?xml version=\"1.0\" standalone=\"no\"?>\n\
+         <svg xmlns=\"http://www.w3.org/2000/svg\" width=\"1200\" height=\"60\" viewBox=\"0 0 1200 60\">\n\
+         <text x=\"600\" y=\"35\" text-anchor=\"middle\" font-family=\"monospace\">{why}</text>\n\
+         </svg>"
+    )
+}
+
 /// Writes folded stacks, the format that flamegraph.pl, inferno and speedscope read: a line a stack, the outermost
 /// caller first, with the nanoseconds that were spent in it. Kernel functions end in `_[k]`, inlined ones in
 /// `_[i]`, those made at run time in `_[j]`, as stackcollapse-perf.pl marks them.
 ///
 /// # Errors
 /// When `out` cannot be written.
-pub fn folded(out: &mut impl Write, tree: &StackTree) -> io::Result<()> {
+pub fn folded(out: &mut (impl Write + ?Sized), tree: &StackTree) -> io::Result<()> {
     folded_lines(tree).iter().try_for_each(|line| writeln!(out, "{line}"))
 }
 
@@ -34,7 +88,7 @@ pub fn folded(out: &mut impl Write, tree: &StackTree) -> io::Result<()> {
 ///
 /// # Errors
 /// When the tree is empty, or `out` cannot be written.
-pub fn svg(out: &mut impl Write, tree: &StackTree, title: &str) -> Result<(), FlameError> {
+pub fn svg(out: &mut (impl Write + ?Sized), tree: &StackTree, title: &str) -> Result<(), FlameError> {
     let lines = folded_lines(tree);
     if lines.is_empty() {
         return Err(FlameError::Empty);
@@ -45,7 +99,7 @@ pub fn svg(out: &mut impl Write, tree: &StackTree, title: &str) -> Result<(), Fl
     // Tells kernel, inlined and just-in-time compiled functions apart by their marks.
     options.colors = Palette::Multi(MultiPalette::Java);
     options.deterministic = true;
-    flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), out)?;
+    flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), &mut *out)?;
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, io, sync::Arc};
 
-use ioscope_common::{Drops, State};
+use ioscope_common::{Counters, Drops, State};
 use serde::Serialize;
 
 use super::{
@@ -11,9 +11,10 @@ use super::{
 };
 use crate::{
     model::{
-        Distribution, Identity,
+        Distribution, Identity, Syscalls,
         findings::{self, Evidence, Quantity},
         special_syscall,
+        stalls::OTHER_SYSCALLS,
     },
     probe::{arch::Arch, syscalls},
 };
@@ -85,6 +86,8 @@ struct Loop<'a> {
     pollers: Vec<Poller>,
     blocked_in: Vec<Blocked>,
     stalls: Stalls,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    syscalls: Option<SyscallsJson>,
     /// Of a poller that threads share.
     #[serde(skip_serializing_if = "Option::is_none")]
     poller_unpolled: Option<PollerUnpolled>,
@@ -146,6 +149,38 @@ struct Blocked {
     max_ns: u64,
 }
 
+/// The system calls of slices; crossings are all system calls, the wait calls among them.
+#[derive(Serialize)]
+struct SyscallsJson {
+    crossings: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    crossings_per_ready_event: Option<f64>,
+    calls: Vec<Blocked>,
+}
+
+impl SyscallsJson {
+    fn of(syscalls: &Syscalls, counters: &Counters) -> Self {
+        Self {
+            crossings: syscalls.crossings(counters),
+            crossings_per_ready_event: syscalls.crossings_per_ready_event(counters),
+            calls: syscalls
+                .iter()
+                .map(|call| Blocked {
+                    syscall: called(call.syscall),
+                    count: call.count,
+                    total_ns: call.total_ns,
+                    max_ns: call.max_ns,
+                })
+                .collect(),
+        }
+    }
+}
+
+/// The name of a system call that was made.
+pub(super) fn called(syscall: i32) -> String {
+    if syscall == OTHER_SYSCALLS { "others".to_owned() } else { syscall_name(syscall) }
+}
+
 #[derive(Serialize)]
 struct Stalls {
     count: u64,
@@ -198,7 +233,7 @@ impl<'a> Document<'a> {
             kernel: kernel(),
             attach: &summary.attach,
             elapsed_ns: summary.elapsed_ns,
-            loops: summary.loops.iter().map(|entry| Loop::of(entry, summary)).collect(),
+            loops: summary.loops.iter().map(Loop::of).collect(),
             findings: summary.findings.iter().map(Finding::of).collect(),
             dropped: Dropped::from(&summary.drops),
             overhead: Overhead {
@@ -210,8 +245,16 @@ impl<'a> Document<'a> {
 }
 
 impl<'a> Loop<'a> {
-    fn of(entry: &'a LoopSummary, summary: &Summary) -> Self {
-        let LoopSummary { identity, stats, ongoing_stall_ns, stalls, stalls_dropped, unpolled } = entry;
+    fn of(entry: &'a LoopSummary) -> Self {
+        let LoopSummary {
+            identity,
+            stats,
+            ongoing_stall_ns,
+            stalls,
+            stalls_dropped,
+            unpolled,
+            stall_threshold,
+        } = entry;
         let counters = &stats.counters;
         Self {
             pid: identity.pid,
@@ -284,11 +327,12 @@ impl<'a> Loop<'a> {
                 ongoing_ns: *ongoing_stall_ns,
                 longest_ns: counters.longest_stall_ns,
                 total_ns: counters.stalled_ns,
-                threshold_ns: u64::try_from(summary.stall_threshold.as_nanos()).unwrap_or(u64::MAX),
+                threshold_ns: u64::try_from(stall_threshold.as_nanos()).unwrap_or(u64::MAX),
                 dropped: *stalls_dropped,
                 ongoing: stalls.iter().find(|stall| stall.is_ongoing()).map(StallJson::of),
                 list: stalls.iter().filter(|stall| !stall.is_ongoing()).map(StallJson::of).collect(),
             },
+            syscalls: stats.syscalls.as_ref().map(|syscalls| SyscallsJson::of(syscalls, counters)),
             poller_unpolled: unpolled
                 .map(|unpolled| PollerUnpolled { now_ns: unpolled.now_ns, longest_ns: unpolled.longest_ns }),
             missed: counters.impossible,

@@ -18,7 +18,7 @@ pub struct Summary {
     pub attach: String,
     /// Nanoseconds that it covers.
     pub elapsed_ns: u64,
-    /// From this loop duration on it is a stall.
+    /// From this loop duration on it is a stall, of loops that have no threshold of their own.
     pub stall_threshold: Duration,
     /// The loops, in the order in which they were found.
     pub loops: Vec<LoopSummary>,
@@ -43,6 +43,8 @@ pub struct LoopSummary {
     pub stalls: Vec<Stall>,
     /// How many are not.
     pub stalls_dropped: u64,
+    /// From which loop duration on it is a stall of this loop.
+    pub stall_threshold: Duration,
     /// For how long nobody waited on the poller that it shares with others, at the end and at most.
     pub unpolled: Option<Unpolled>,
 }
@@ -79,7 +81,8 @@ impl Summary {
                 let ended_in_it = |stall: &&Stall| stall.ended_at.is_none_or(|at| at >= stats.from);
                 LoopSummary {
                     identity: Arc::clone(&loop_model.identity),
-                    ongoing_stall_ns: loop_model.ongoing_stall(model.stall_threshold).unwrap_or(0),
+                    ongoing_stall_ns: loop_model.ongoing_stall(model.threshold_of(loop_model)).unwrap_or(0),
+                    stall_threshold: model.threshold_of(loop_model),
                     stalls: loop_model.stalls.iter().filter(ended_in_it).cloned().collect(),
                     unpolled: model.unpolled(loop_model),
                     stalls_dropped: loop_model.stalls.dropped(),
@@ -93,7 +96,8 @@ impl Summary {
             present: &loop_model.present,
             ended: loop_model.ended,
             stalls: &summary.stalls,
-            stall_threshold: model.stall_threshold,
+            unpolled: summary.unpolled,
+            stall_threshold: summary.stall_threshold,
             syscall_name,
         }));
         Self {

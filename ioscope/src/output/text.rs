@@ -1,18 +1,18 @@
 //! The text of `stat` and `report`: a table of the loops, and each loop in full when they are few.
 
-use std::io;
+use std::{io, time::Duration};
 
 use ioscope_common::{Drops, State};
 use unicode_width::UnicodeWidthStr as _;
 
 use super::{
-    json::{kernel, syscall_name},
+    json::{called, kernel, syscall_name},
     numbers::{count, duration, percent, rate},
     stalls,
     summary::{LoopSummary, Summary},
 };
 use crate::model::{
-    Distribution, Stats,
+    Distribution, Stats, SyscallUse,
     findings::{Finding, Quantity, Severity},
 };
 
@@ -37,9 +37,10 @@ pub fn write(out: &mut impl io::Write, summary: &Summary, details: bool) -> io::
     } else {
         writeln!(out)?;
         write_table(out, summary)?;
+        write_thresholds(out, summary)?;
         if details || summary.loops.len() <= FEW_LOOPS {
             for entry in &summary.loops {
-                write_loop(out, entry, summary)?;
+                write_loop(out, entry)?;
             }
         }
         write_findings(out, &summary.findings)?;
@@ -127,6 +128,25 @@ const COLUMNS: &[Column] = &[
     Column { heading: "STALLS", left: false, text: |entry| count(entry.stats.counters.stalls) },
 ];
 
+/// Says from when on it is a stall, where that is not the same for all loops.
+fn write_thresholds(out: &mut impl io::Write, summary: &Summary) -> io::Result<()> {
+    let threshold = |of: Duration| duration(u64::try_from(of.as_nanos()).unwrap_or(u64::MAX));
+    let mut own: Vec<(&str, Duration)> = summary
+        .loops
+        .iter()
+        .filter(|entry| entry.stall_threshold != summary.stall_threshold)
+        .map(|entry| (entry.identity.runtime.unwrap_or("-"), entry.stall_threshold))
+        .collect();
+    own.sort_unstable();
+    own.dedup();
+    if own.is_empty() {
+        return Ok(());
+    }
+    let own: Vec<_> =
+        own.iter().map(|(runtime, of)| format!("{runtime} from {} on", threshold(*of))).collect();
+    writeln!(out, "\nstalls: {}, others from {} on", own.join(", "), threshold(summary.stall_threshold))
+}
+
 fn quantile(distribution: &Distribution, share: f64) -> String {
     if distribution.count() == 0 { "-".to_owned() } else { duration(distribution.quantile(share)) }
 }
@@ -175,7 +195,7 @@ fn write_aligned<'a>(
     Ok(())
 }
 
-fn write_loop(out: &mut impl io::Write, entry: &LoopSummary, summary: &Summary) -> io::Result<()> {
+fn write_loop(out: &mut impl io::Write, entry: &LoopSummary) -> io::Result<()> {
     let LoopSummary { identity, stats, ongoing_stall_ns, .. } = entry;
     write!(out, "\n{} (process {}, thread {}", identity.comm, identity.pid, identity.tid)?;
     if let Some((pid, tid)) = identity.inner {
@@ -224,11 +244,12 @@ fn write_loop(out: &mut impl io::Write, entry: &LoopSummary, summary: &Summary) 
             duration(blocker.max_ns)
         )?;
     }
+    write_syscalls(out, stats)?;
     if stats.counters.stalls > 0 {
         writeln!(
             out,
             "  stalls over {}: {}, {} in all, {} at most",
-            duration(u64::try_from(summary.stall_threshold.as_nanos()).unwrap_or(u64::MAX)),
+            duration(u64::try_from(entry.stall_threshold.as_nanos()).unwrap_or(u64::MAX)),
             count(stats.counters.stalls),
             duration(stats.counters.stalled_ns),
             duration(stats.counters.longest_stall_ns)
@@ -245,6 +266,41 @@ fn write_loop(out: &mut impl io::Write, entry: &LoopSummary, summary: &Summary) 
         )?;
     }
     stalls::write_worst(out, entry.stalls.iter())
+}
+
+/// So many system calls are printed, those that took longest; the rest in one line.
+const SYSCALLS_SHOWN: usize = 12;
+
+/// Writes the system calls of a loop's slices, if they were counted.
+fn write_syscalls(out: &mut impl io::Write, stats: &Stats) -> io::Result<()> {
+    let Some(syscalls) = &stats.syscalls else { return Ok(()) };
+    write!(out, "  kernel crossings {}", count(syscalls.crossings(&stats.counters)))?;
+    if let Some(per_event) = syscalls.crossings_per_ready_event(&stats.counters) {
+        write!(out, "  {} per ready event", rate(per_event))?;
+    }
+    writeln!(
+        out,
+        "  of them in slices {}, for {} in all",
+        count(syscalls.count()),
+        duration(syscalls.total_ns())
+    )?;
+    let row = |name: String, calls: u64, total: u64, max: u64| {
+        vec![name, count(calls), duration(total), duration(total / calls.max(1)), duration(max)]
+    };
+    let mut rows = vec![["", "count", "total", "mean", "max"].map(str::to_owned).to_vec()];
+    let shown = syscalls.iter().take(SYSCALLS_SHOWN);
+    rows.extend(shown.map(|call| row(called(call.syscall), call.count, call.total_ns, call.max_ns)));
+    let rest: Vec<_> = syscalls.iter().skip(SYSCALLS_SHOWN).collect();
+    if !rest.is_empty() {
+        let sum = |of: fn(&SyscallUse) -> u64| rest.iter().map(|call| of(call)).sum::<u64>();
+        let max = rest.iter().map(|call| call.max_ns).max().unwrap_or(0);
+        let name = format!("{} more", rest.len());
+        rows.push(row(name, sum(|call| call.count), sum(|call| call.total_ns), max));
+    }
+    if rows.len() > 1 {
+        write_aligned(out, "    ", &[true, false, false, false, false], rows.iter())?;
+    }
+    Ok(())
 }
 
 fn pollers(stats: &Stats) -> String {

@@ -8,7 +8,7 @@ use super::{
     error::ProbeError,
     kallsyms::Symbols,
     layout::{KernelLayout, PreemptPlace},
-    session::Targets,
+    plan::Targets,
     syscalls::SyscallNumbers,
 };
 

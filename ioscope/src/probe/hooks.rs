@@ -165,6 +165,8 @@ pub const LOOPS_ASLEEP: &str = "loops asleep";
 /// return is reached by those only that have passed the hook of its entry. It is attached for a while, beside the
 /// functions, while there are such threads.
 pub static RETURN_OF_SLEEPERS: Hook = tracepoint("sys_exit", "sys_exit").never_missed();
+/// The name of the job that counts the system calls of slices: done only when they are asked for.
+pub const SLICE_SYSCALLS: &str = "system calls of slices";
 /// The name of the job that notes when epoll instances become ready.
 pub const EPOLL_READINESS: &str = "readiness of epoll";
 /// The name of the job that notes when completions are posted.
@@ -347,6 +349,16 @@ pub static JOBS: &[Job] = &[
                 kind: HookKind::Clock,
                 stand_in: StandInKind::None,
             }],
+        }],
+    },
+    Job {
+        name: SLICE_SYSCALLS,
+        required: false,
+        gives: "--syscalls (every system call of the machine pays for it)",
+        ways: &[Way {
+            name: TRACEPOINT,
+            since: Since::linux(5, 5),
+            hooks: &[tracepoint("sys_exit", "profile_exit"), tracepoint("sys_enter", "profile_enter")],
         }],
     },
     Job {

@@ -10,7 +10,9 @@ use std::{
     sync::atomic::{Ordering, fence},
 };
 
-use ioscope_common::{Control, DIRECTORY_BLOCK, Loop, LoopSlot, State, status};
+use ioscope_common::{
+    CallTimes, Control, DIRECTORY_BLOCK, Loop, LoopSlot, SYSCALLS, State, SyscallProfile, status,
+};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 /// A `BPF_MAP_TYPE_ARRAY` made with `BPF_F_MMAPABLE`, mapped.
@@ -35,10 +37,13 @@ unsafe impl Shared for LoopSlot {}
 unsafe impl Shared for Control {}
 // SAFETY: as above.
 unsafe impl Shared for [u32; DIRECTORY_BLOCK] {}
+// SAFETY: as above.
+unsafe impl Shared for SyscallProfile {}
 
 const _: () = assert!(
     size_of::<LoopSlot>().is_multiple_of(8)
         && size_of::<Control>().is_multiple_of(8)
+        && size_of::<SyscallProfile>().is_multiple_of(8)
         && size_of::<[u32; DIRECTORY_BLOCK]>().is_multiple_of(8)
 );
 
@@ -109,6 +114,8 @@ pub struct SliceGlance {
     pub served_since: Option<u64>,
     /// Since when it is PARKED, if it is.
     pub parked_since: Option<u64>,
+    /// From how long a slice on it is in a stall, in nanoseconds.
+    pub threshold: u64,
 }
 
 /// So many free places in a row are taken for the end: a place may be free for a moment among used ones.
@@ -185,7 +192,8 @@ impl MappedArray<LoopSlot> {
                 && read_field!(entry, machine.futex) != 0
                 && read_field!(entry, shared) != 0;
             let parked_since = parks.then(|| read_field!(entry, machine.since));
-            visit(slot, SliceGlance { served_since: in_slice.then_some(since), parked_since });
+            let threshold = read_field!(entry, stall_threshold);
+            visit(slot, SliceGlance { served_since: in_slice.then_some(since), parked_since, threshold });
         }
     }
 
@@ -203,11 +211,26 @@ impl MappedArray<LoopSlot> {
         }
     }
 
+    /// From which loop duration on, in nanoseconds, a slice of this loop is a stall.
+    pub(super) fn set_stall_threshold(&self, slot: u32, nanoseconds: u64) {
+        if let Some(entry) = self.entry(slot) {
+            write_field!(entry, stall_threshold, nanoseconds);
+        }
+    }
+
     /// Tells the probes that it is known where a loop's thread sleeps, so that they tell when it wakes.
     pub(super) fn set_captured(&self, slot: u32) {
         if let Some(entry) = self.entry(slot) {
             write_field!(entry, captured, 1);
         }
+    }
+
+    /// The probes do not find the loop by its thread's registers any more. Returns the thread's number in the initial pid
+    /// namespace.
+    pub(super) fn forget_registers(&self, slot: u32) -> Option<u32> {
+        let entry = self.entry(slot)?;
+        write_field!(entry, registers, 0);
+        Some(read_field!(entry, kernel_tid))
     }
 
     /// Makes an entry free again. The probes must not know it any more.
@@ -220,6 +243,19 @@ impl MappedArray<LoopSlot> {
 }
 
 impl MappedArray<[u32; DIRECTORY_BLOCK]> {
+    /// The directory does not lead from a thread to this place (plus one) any more. Returns whether it did.
+    pub(super) fn forget(&self, kernel_tid: u32, place: u32) -> bool {
+        let tid = kernel_tid as usize;
+        if self.place_of(kernel_tid) != place {
+            return false;
+        }
+        if let Some(block) = u32::try_from(tid / DIRECTORY_BLOCK).ok().and_then(|block| self.entry(block)) {
+            // SAFETY: the index is within the block.
+            unsafe { std::ptr::write_volatile(block.as_ptr().cast::<u32>().add(tid % DIRECTORY_BLOCK), 0) };
+        }
+        true
+    }
+
     /// Which place, plus one, the directory gives for a thread; 0 for none.
     pub(super) fn place_of(&self, kernel_tid: u32) -> u32 {
         let tid = kernel_tid as usize;
@@ -229,6 +265,31 @@ impl MappedArray<[u32; DIRECTORY_BLOCK]> {
         };
         // SAFETY: the index is within the block.
         unsafe { std::ptr::read_volatile(block.as_ptr().cast::<u32>().add(tid % DIRECTORY_BLOCK)) }
+    }
+}
+
+impl MappedArray<SyscallProfile> {
+    /// The system calls of the loop in this place that were made, by number, and those whose number is beyond the
+    /// table. What is counted meanwhile may be in it in part.
+    pub(super) fn calls(&self, slot: u32) -> impl Iterator<Item = (Option<usize>, CallTimes)> {
+        let entry = self.entry(slot);
+        let numbers = (0..SYSCALLS).map(Some).chain([None]);
+        numbers.filter_map(move |number| {
+            let entry = entry?;
+            let times = match number {
+                Some(number) => read_field!(entry, calls[number]),
+                None => read_field!(entry, others),
+            };
+            (times.count > 0).then_some((number, times))
+        })
+    }
+
+    /// Begins anew, for another loop. The probes must not know the loop any more.
+    pub(super) fn clear_calls(&self, slot: u32) {
+        if let Some(entry) = self.entry(slot) {
+            // SAFETY: within the mapping; all zeroes is a profile of nothing.
+            unsafe { std::ptr::write_bytes(entry.as_ptr(), 0, 1) };
+        }
     }
 }
 

@@ -4,24 +4,28 @@
 //! because the kernel closes its descriptors.
 #![expect(unsafe_code, reason = "aya asks for a promise about what goes into a map")]
 
+mod ending;
+
 use std::{
-    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    os::fd::OwnedFd,
     time::{Duration, Instant},
 };
 
 use aya::{
     Btf as ProgramBtf, Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf, Stack},
-    programs::{ProgramError, ProgramFd},
+    programs::ProgramError,
     sys::{Stats, enable_stats},
     util::online_cpus,
 };
 use aya_log::EbpfLogger;
 use ioscope_common::{
-    BlockRecord, CaptureRecord, CommPatterns, Control, DIRECTORY_BLOCK, Drops, Iteration, LoopSlot, POLLERS,
-    ProbeConfig, kind, status,
+    BlockRecord, CallTimes, CaptureRecord, CommPatterns, Control, DIRECTORY_BLOCK, Drops, Iteration,
+    LoopSlot, POLLERS, ProbeConfig, SyscallProfile, kind, status,
 };
 use log::Log;
+
+use ending::told;
 
 use super::{
     arch::Arch,
@@ -32,11 +36,12 @@ use super::{
     environment::Environment,
     error::ProbeError,
     hooks::{
-        EPOLL_READINESS, FENTRY, HookChoice, JOBS, JobStatus, LOOPS_ASLEEP, RETURN_OF_SLEEPERS,
-        RING_READINESS, WAIT_CALLS,
+        EPOLL_READINESS, FENTRY, JOBS, Job, JobStatus, LOOPS_ASLEEP, RETURN_OF_SLEEPERS, RING_READINESS,
+        SLICE_SYSCALLS, WAIT_CALLS,
     },
     kfuncs,
     memory::{MappedArray, SliceGlance},
+    plan::Plan,
     preemption,
 };
 
@@ -66,43 +71,6 @@ const CAPTURES_PER_CPU: usize = 16;
 /// Room for the probes' diagnostics: some hundred, of which there are a few.
 const DIAGNOSTICS_BYTES: u32 = 64 << 10;
 
-/// What to trace.
-#[derive(Clone, Debug, Default)]
-pub struct Targets {
-    /// Processes, by their number in ioscope's pid namespace.
-    pub processes: Vec<u32>,
-    /// Globs over process names, for processes that start later.
-    pub comm: Vec<String>,
-    /// Ids of cgroups (version 2), with their descendants. At most [`CGROUPS`].
-    pub cgroups: Vec<u64>,
-    /// Every process.
-    pub all: bool,
-    /// Children of targets too.
-    pub follow: bool,
-}
-
-/// How to trace.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// What.
-    pub targets: Targets,
-    /// How many loops at most; a loop more is counted as dropped.
-    pub capacity: u32,
-    /// The size of the stream's buffer in bytes, a power of two and a multiple of the page size; it
-    /// exists even while nothing streams.
-    pub stream_bytes: u32,
-    /// Which loops stream: [`Control::STREAM_OFF`] and its siblings.
-    pub stream: u32,
-    /// A loop duration from here on is a stall.
-    pub stall_threshold: Duration,
-    /// From this loop duration on it is looked at where the thread is.
-    pub warn_threshold: Duration,
-    /// Which ways to hook may be gone.
-    pub hooks: HookChoice,
-    /// The probes write diagnostics to the log.
-    pub diagnostics: bool,
-}
-
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 struct AsPod<T>(T);
@@ -129,6 +97,8 @@ pub struct Session {
     loops: MappedArray<LoopSlot>,
     directory: MappedArray<[u32; DIRECTORY_BLOCK]>,
     control: MappedArray<Control>,
+    /// `None` unless system calls were asked for.
+    profiles: Option<MappedArray<SyscallProfile>>,
     free: Stack<MapData, u32>,
     targets: HashMap<MapData, u32, u8>,
     drops: PerCpuArray<MapData, AsPod<Drops>>,
@@ -140,6 +110,9 @@ pub struct Session {
     /// Of programs that are unloaded by now.
     skipped_before: u64,
     statistics: bool,
+    /// When the loops were put out of the probes' reach, and what had been dropped by then.
+    frozen_at: Option<u64>,
+    dropped: Option<Drops>,
     /// What keeps the kernel's statistics on.
     measuring: Option<OwnedFd>,
     /// How long the probes had run when they were detached: then there is nobody to ask.
@@ -175,6 +148,7 @@ impl Session {
             .map_max_entries("FREE", plan.capacity)
             .map_max_entries("NOTES", plan.capacity * POLLERS_OF_A_LOOP)
             .map_max_entries("DIRECTORY", directory_blocks)
+            .map_max_entries("PROFILES", if plan.syscalls { plan.capacity } else { 1 })
             .map_max_entries("STREAM", plan.stream_bytes)
             .map_max_entries("CAPTURES", captures_bytes())
             .map_max_entries("AYA_LOGS", if plan.diagnostics { DIAGNOSTICS_BYTES } else { 4096 })
@@ -204,6 +178,7 @@ impl Session {
             loops: map_array(&ebpf, "LOOPS", plan.capacity)?,
             directory: map_array(&ebpf, "DIRECTORY", directory_blocks)?,
             control,
+            profiles: plan.syscalls.then(|| map_array(&ebpf, "PROFILES", plan.capacity)).transpose()?,
             free,
             targets,
             drops: PerCpuArray::try_from(take(&mut ebpf, "DROPS")?)?,
@@ -213,6 +188,8 @@ impl Session {
             awaiting_sleepers: None,
             skipped_before: 0,
             statistics: config::statistics_are_on(),
+            frozen_at: None,
+            dropped: None,
             measuring: None,
             ran_ns: None,
             diagnostics: plan
@@ -232,7 +209,11 @@ impl Session {
                 at_tracepoints: can_forbid && preempts_tracepoints,
             },
         };
-        for job in JOBS {
+        let is_wanted = |job: &&Job| {
+            (job.name != SLICE_SYSCALLS || plan.syscalls)
+                && (job.required || !plan.without.iter().any(|name| name == job.name))
+        };
+        for job in JOBS.iter().filter(is_wanted) {
             if job.name == LOOPS_ASLEEP && session.way() == FENTRY {
                 // Should it fail, these loops show from their next wait call on.
                 let (ebpf, stand_ins) = (&mut session.ebpf, &mut session.stand_ins);
@@ -282,7 +263,7 @@ impl Session {
                 Some(status::LIVE) => {
                     let Some(entry) = self.loops.copy(slot) else { continue };
                     // A thread that was found asleep may have made a loop of its own at that moment.
-                    if self.directory.place_of(entry.kernel_tid) == slot + 1 {
+                    if self.frozen_at.is_some() || self.directory.place_of(entry.kernel_tid) == slot + 1 {
                         asleep_all_along |= entry.machine.found_asleep != 0;
                         visit(slot, entry);
                     } else if self.loops.status(slot) == Some(status::LIVE) {
@@ -319,6 +300,9 @@ impl Session {
     /// Frees an ended loop's place. Only after its last copy was taken and the stream drained.
     pub fn release(&mut self, slot: u32) -> Result<(), ProbeError> {
         self.loops.clear(slot);
+        if let Some(profiles) = &self.profiles {
+            profiles.clear_calls(slot);
+        }
         Ok(self.free.push(slot, 0)?)
     }
 
@@ -341,36 +325,6 @@ impl Session {
         if let Some(diagnostics) = &mut self.diagnostics {
             diagnostics.flush();
         }
-    }
-
-    /// What was dropped so far.
-    pub fn drops(&self) -> Result<Drops, ProbeError> {
-        let mut total = Drops::default();
-        for AsPod(cpu) in self.drops.get(&0, 0)?.iter() {
-            total.ring_full += cpu.ring_full;
-            total.loops_full += cpu.loops_full;
-            total.targets_full += cpu.targets_full;
-            total.out_of_directory += cpu.out_of_directory;
-            total.compat_calls += cpu.compat_calls;
-            total.captures_full += cpu.captures_full;
-        }
-        total.skipped_runs = self.skipped_runs();
-        Ok(total)
-    }
-
-    /// Runs of the programs that the kernel left out, with all that stand in for them.
-    fn skipped_runs(&self) -> u64 {
-        let sleepers = self.awaiting_sleepers.map(|_| RETURN_OF_SLEEPERS.program);
-        let programs = self.jobs.iter().flat_map(|status| &status.programs).map(|(name, _)| *name);
-        self.skipped_before + programs.chain(sleepers).map(|name| self.skipped_runs_of(name)).sum::<u64>()
-    }
-
-    /// Of one of them: no more than of whichever was left out least, itself or one that stands in for it.
-    fn skipped_runs_of(&self, name: &str) -> u64 {
-        let Some(own) = self.ebpf.program(name).and_then(|program| program.fd().ok()) else { return 0 };
-        let stand_ins = self.stand_ins.iter().filter(|stand_in| stand_in.of == name);
-        let all = stand_ins.map(|stand_in| &stand_in.program).chain([own]);
-        all.map(|program| told(program, "recursion_misses:")).min().unwrap_or(0)
     }
 
     /// How long the probes have run, all together, in nanoseconds; `None` unless the kernel's BPF
@@ -428,14 +382,28 @@ impl Session {
         self.loops.set_shared(slot);
     }
 
-    /// From which loop duration on a slice is a stall.
+    /// From which loop duration on a slice is a stall, of all loops that there are and will be.
     pub fn set_stall_threshold(&self, threshold: Duration) {
         self.control.set_stall_threshold(nanoseconds(threshold));
+        for slot in 0..self.loops.len() {
+            self.set_stall_threshold_of(slot, threshold);
+        }
     }
 
     /// From which loop duration on it is looked at where the thread is.
     pub fn set_warn_threshold(&self, threshold: Duration) {
         self.control.set_warn_threshold(nanoseconds(threshold));
+    }
+
+    /// From which loop duration on a slice of the loop in this place is a stall.
+    pub fn set_stall_threshold_of(&self, slot: u32, threshold: Duration) {
+        self.loops.set_stall_threshold(slot, nanoseconds(threshold));
+    }
+
+    /// The system calls of the loop in this place outside its wait calls, by number, and those whose number is beyond
+    /// what is known; `None` unless the plan asked for them. What returns meanwhile may be counted in part.
+    pub fn syscalls(&self, slot: u32) -> Option<Vec<(Option<usize>, CallTimes)>> {
+        Some(self.profiles.as_ref()?.calls(slot).collect())
     }
 
     /// Calls `visit` with what of a loop tells whether its slice is too long, for every loop that lives;
@@ -463,26 +431,6 @@ impl Session {
             }
         }
     }
-
-    /// Detaches the probes: the maps stand still from here on.
-    pub fn detach(&mut self) -> Result<(), ProbeError> {
-        self.ran_ns = self.run_time_ns()?;
-        self.skipped_before = self.skipped_runs();
-        self.stand_ins.clear();
-        self.ebpf.programs_mut().try_for_each(|(_, program)| unload(program))
-    }
-}
-
-/// A number that the kernel tells of a program; 0 where it does not: `bpf_prog_show_fdinfo`, `kernel/bpf/syscall.c`. How often
-/// it left the program out because it was running on that CPU already, `recursion_misses:`, is told since Linux 5.12.
-fn told(program: &ProgramFd, what: &str) -> u64 {
-    let facts = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_fd().as_raw_fd()));
-    facts
-        .unwrap_or_default()
-        .lines()
-        .find_map(|line| line.strip_prefix(what))
-        .and_then(|number| number.trim().parse().ok())
-        .unwrap_or(0)
 }
 
 fn nanoseconds(duration: Duration) -> u64 {

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 pub use executable::{Crate, ElfClass, ExecutableFacts, Marker, Strings};
 pub use facts::ProcessFacts;
 pub use identity::ProcessIdentity;
-pub use table::{PollerSharing, Runtime, recognise, recognise_thread};
+pub use table::{PollerSharing, Runtime, StallPreset, recognise, recognise_thread};
 
 use executable::{Executable, FileKey};
 

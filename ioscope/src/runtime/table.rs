@@ -3,6 +3,8 @@
 //!
 //! A new runtime is a new row, and a made-up process in the tests for each of its proofs.
 
+use std::time::Duration;
+
 use ioscope_common::WaitCall::{self, EpollPwait, EpollPwait2, EpollWait, IoUringEnter, Poll, Ppoll};
 
 use super::executable::{Crate, Marker};
@@ -19,6 +21,16 @@ pub enum PollerSharing {
     Either,
 }
 
+/// From when on the loops of a runtime are stalled, where the runtime itself says so: the loop duration at which its own watch
+/// over its loop speaks up. A runtime that says nothing has none, and the general threshold holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StallPreset {
+    /// A loop duration from here on is a stall.
+    pub threshold: Duration,
+    /// The runtime's own setting that has this number, for people.
+    pub source: &'static str,
+}
+
 /// A recognised runtime.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Runtime {
@@ -31,6 +43,8 @@ pub struct Runtime {
     pub wait_calls: &'static [WaitCall],
     /// Whether its threads share a poller.
     pub poller_sharing: PollerSharing,
+    /// From when on its loops are stalled, if it has a number of its own.
+    pub stall_preset: Option<StallPreset>,
     /// Why it was recognised, for people: `maps libuv.so.1`.
     pub evidence: String,
 }
@@ -48,6 +62,15 @@ pub(super) struct Kind {
     label: &'static str,
     wait_calls: &'static [WaitCall],
     poller_sharing: PollerSharing,
+    stall_preset: Option<StallPreset>,
+}
+
+impl Kind {
+    /// With the number at which the runtime's own watch speaks up.
+    const fn stalls_at(self, milliseconds: u64, source: &'static str) -> Self {
+        let threshold = Duration::from_millis(milliseconds);
+        Self { stall_preset: Some(StallPreset { threshold, source }), ..self }
+    }
 }
 
 /// A fact that proves something. Names are compared as far as they are given: a prefix, unless it says otherwise.
@@ -87,7 +110,7 @@ const fn kind(
     wait_calls: &'static [WaitCall],
     poller_sharing: PollerSharing,
 ) -> Kind {
-    Kind { name, label, wait_calls, poller_sharing }
+    Kind { name, label, wait_calls, poller_sharing, stall_preset: None }
 }
 
 const fn rule(kind: &'static Kind, given: &'static [Proof], proofs: &'static [Proof]) -> Rule {
@@ -98,17 +121,25 @@ const PYTHON: Proof = Any(&[Interpreter("python"), Interpreter("pypy"), Library(
 const JAVA: Proof = Any(&[Executable("java"), Library("libjvm.so")]);
 
 const ASIO: Kind = kind("asio", "Asio (C++)", EPOLL_WAIT, Either);
-const ASYNCIO: Kind = kind("asyncio", "Python asyncio", EPOLL_WAIT, Private);
+const ASYNCIO: Kind = kind("asyncio", "Python asyncio", EPOLL_WAIT, Private)
+    // In debug mode, callbacks from here on are logged as slow: docs.python.org, asyncio-eventloop.
+    .stalls_at(100, "loop.slow_callback_duration");
 // Its worker threads and its blocking pool have one name, and a binary has both schedulers compiled in.
 const TOKIO: Kind = kind("tokio", "tokio (Rust)", EPOLL_WAIT, Either);
 const ASYNC_IO: Kind =
     kind("async-io", "async-io: smol, async-std (Rust)", &[EpollPwait, EpollPwait2, EpollWait], Either);
 const BUN: Kind = kind("bun", "Bun", &[EpollPwait2, EpollPwait], Private);
-const ENVOY: Kind = kind("envoy", "Envoy", EPOLL_WAIT, Private);
-const GEVENT: Kind = kind("gevent", "Python gevent", EPOLL_WAIT, Private);
+const ENVOY: Kind = kind("envoy", "Envoy", EPOLL_WAIT, Private)
+    // From here on its watchdog counts a miss: envoy.config.bootstrap.v3.Watchdog.
+    .stalls_at(200, "watchdog miss_timeout");
+const GEVENT: Kind = kind("gevent", "Python gevent", EPOLL_WAIT, Private)
+    // From here on its monitor thread reports that the hub is blocked: gevent's configuration.
+    .stalls_at(100, "max_blocking_time");
 const GLIB: Kind = kind("glib", "GLib main loop", &[Poll, Ppoll], Private);
 const GO: Kind = kind("go", "Go netpoller", &[EpollPwait], Shared);
-const HAPROXY: Kind = kind("haproxy", "HAProxy", EPOLL_WAIT, Private);
+const HAPROXY: Kind = kind("haproxy", "HAProxy", EPOLL_WAIT, Private)
+    // From here on it warns of a thread that blocks the traffic: its configuration manual, since 3.1.
+    .stalls_at(100, "warn-blocked-traffic-after");
 const JAVA_NIO: Kind = kind("java-nio", "Java NIO selector", EPOLL_WAIT, Private);
 const LIBEV: Kind = kind("libev", "libev", EPOLL_WAIT, Private);
 const LIBEVENT: Kind = kind("libevent", "libevent", &[EpollWait, EpollPwait, EpollPwait2], Private);
@@ -121,8 +152,12 @@ const NGINX: Kind = kind("nginx", "nginx", EPOLL_WAIT, Private);
 const NODE: Kind = kind("libuv", "Node.js (libuv)", &[EpollPwait, EpollWait], Private);
 const PLAIN_PYTHON: Kind = kind("python", "Python", EPOLL_WAIT, Private);
 const QT: Kind = kind("qt", "Qt event loop", &[Poll, Ppoll], Private);
-const REDIS: Kind = kind("redis", "Redis", EPOLL_WAIT, Private);
-const UVLOOP: Kind = kind("uvloop", "Python uvloop (libuv)", &[EpollPwait, EpollWait], Private);
+const REDIS: Kind = kind("redis", "Redis", EPOLL_WAIT, Private)
+    // Commands from here on get into its slow log, of 10,000 µs: redis.conf.
+    .stalls_at(10, "slowlog-log-slower-than");
+// It stands in for asyncio's own loop, and warns as that does.
+const UVLOOP: Kind = kind("uvloop", "Python uvloop (libuv)", &[EpollPwait, EpollWait], Private)
+    .stalls_at(100, "loop.slow_callback_duration");
 
 /// The table. Why it is in this order:
 ///
@@ -235,9 +270,9 @@ impl Rule {
     }
 
     fn runtime(&self, mut evidence: Vec<String>, proof: String) -> Runtime {
-        let Kind { name, label, wait_calls, poller_sharing } = *self.kind;
+        let Kind { name, label, wait_calls, poller_sharing, stall_preset } = *self.kind;
         evidence.push(proof);
-        Runtime { name, label, wait_calls, poller_sharing, evidence: evidence.join(", ") }
+        Runtime { name, label, wait_calls, poller_sharing, stall_preset, evidence: evidence.join(", ") }
     }
 
     fn reads_strings(&self) -> bool {

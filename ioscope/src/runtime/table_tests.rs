@@ -317,6 +317,27 @@ fn only_runtimes_that_share_by_design_say_so() {
     assert_eq!(sharing(Made { libraries: &[ASYNCIO], ..PYTHON }.facts()), PollerSharing::Private);
 }
 
+/// The numbers are the runtimes' own settings: a runtime that has none is judged by the general threshold.
+#[test]
+fn the_presets_are_the_runtimes_own_numbers() {
+    let threshold = |made: Made<'_>| {
+        let preset = recognise(&made.facts()).unwrap().stall_preset;
+        preset.map(|preset| (preset.threshold.as_millis(), preset.source))
+    };
+    assert_eq!(
+        threshold(Made { libraries: &[ASYNCIO], ..PYTHON }),
+        Some((100, "loop.slow_callback_duration"))
+    );
+    let of = |executable| threshold(Made { executable, epoll: true, ..NATIVE });
+    assert_eq!(of("redis-server"), Some((10, "slowlog-log-slower-than")));
+    assert_eq!(of("haproxy"), Some((100, "warn-blocked-traffic-after")));
+    assert_eq!(of("envoy"), Some((200, "watchdog miss_timeout")));
+    for silent in ["node", "nginx", "bun"] {
+        assert_eq!(of(silent), None, "{silent}");
+    }
+    assert_eq!(threshold(Made { threads: &["tokio-rt-worker"], ..NATIVE }), None);
+}
+
 #[test]
 fn names_are_short_and_fit_for_json() {
     for rule in RULES {

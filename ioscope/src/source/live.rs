@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ioscope_common::{COMM_LEN, Control, LoopSlot, status};
+use ioscope_common::{COMM_LEN, CallTimes, Control, LoopSlot, status};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{
@@ -16,9 +16,11 @@ use super::{
     watch::{Occupant, Watch},
 };
 use crate::{
-    model::{Batch, Cost, Identity, LoopId, Sample, Throttling},
+    model::{
+        Batch, Cost, Identity, LoopId, Sample, SyscallUse, Syscalls, Throttling, stalls::OTHER_SYSCALLS,
+    },
     probe::{Plan, ProbeError, Record, Session, hooks::JobStatus},
-    runtime::{PollerSharing, ProcessFacts, Recogniser, recognise_thread},
+    runtime::{PollerSharing, ProcessFacts, Recogniser, Runtime, recognise_thread},
 };
 
 /// How often a batch is taken while nothing streams: a copy of the counters costs little.
@@ -58,6 +60,10 @@ pub struct LiveSource {
     recogniser: Recogniser,
     watch: Watch,
     warn_threshold: Duration,
+    /// Each runtime's stalls begin where the table of runtimes says.
+    presets: bool,
+    /// Loops that have got a threshold of their own, for the next batch to tell.
+    thresholds: Vec<(LoopId, Duration)>,
     detached: bool,
 }
 
@@ -97,6 +103,8 @@ impl LiveSource {
             recogniser: Recogniser::default(),
             watch: Watch::new(plan.stall_threshold, plan.warn_threshold),
             warn_threshold: plan.warn_threshold,
+            presets: plan.presets,
+            thresholds: Vec::new(),
             detached: false,
         })
     }
@@ -118,7 +126,8 @@ impl LiveSource {
             let tenant = tenants.get(&slot)?;
             Some(Occupant { id: tenant.id, pid: tenant.identity.pid })
         };
-        self.watch.look(&mut self.session, who, monotonic_ns());
+        let now = self.now();
+        self.watch.look(&mut self.session, who, now);
     }
 
     /// Makes a process a target.
@@ -131,6 +140,11 @@ impl LiveSource {
         self.sampled_at = 0;
         self.detached = true;
         self.session.detach()
+    }
+
+    /// The moment that what can be read now is of.
+    fn now(&self) -> u64 {
+        self.session.frozen_at().unwrap_or_else(monotonic_ns)
     }
 
     /// The loop in this place, who it is found out if it is new.
@@ -150,16 +164,18 @@ impl LiveSource {
         let (process, runtime) = self.recognise(entry.tgid, &comm);
         if let Some(tenant) = self.tenants.get_mut(&slot).filter(|tenant| is_same(tenant)) {
             tenant.born = machine.born;
-            if tenant.identity.runtime != runtime.map(|runtime| runtime.0) {
+            if tenant.identity.runtime != runtime.as_ref().map(|runtime| runtime.name) {
                 let identity = Identity {
-                    runtime: runtime.map(|runtime| runtime.0),
+                    runtime: runtime.as_ref().map(|runtime| runtime.name),
                     ..Identity::clone(&tenant.identity)
                 };
                 tenant.identity = Arc::new(identity);
             }
-            return (tenant.id, Arc::clone(&tenant.identity));
+            let (id, identity) = (tenant.id, Arc::clone(&tenant.identity));
+            self.preset(slot, id, runtime.as_ref());
+            return (id, identity);
         }
-        if runtime.is_some_and(|(_, sharing)| sharing == PollerSharing::Shared) {
+        if runtime.as_ref().is_some_and(|runtime| runtime.poller_sharing == PollerSharing::Shared) {
             self.session.set_shared(slot);
         }
         self.next_id += 1;
@@ -170,8 +186,9 @@ impl LiveSource {
             inner: (entry.inner_tid != entry.tid).then_some((entry.inner_tgid, entry.inner_tid)),
             comm,
             process,
-            runtime: runtime.map(|runtime| runtime.0),
+            runtime: runtime.as_ref().map(|runtime| runtime.name),
         });
+        self.preset(slot, id, runtime.as_ref());
         let tenant =
             Tenant { id, kernel_tid: entry.kernel_tid, born: machine.born, identity: Arc::clone(&identity) };
         self.tenants.insert(slot, tenant);
@@ -179,7 +196,7 @@ impl LiveSource {
     }
 
     /// A process's name, and the runtime of one of its threads.
-    fn recognise(&mut self, pid: u32, thread: &str) -> (String, Option<(&'static str, PollerSharing)>) {
+    fn recognise(&mut self, pid: u32, thread: &str) -> (String, Option<Runtime>) {
         let process = self.processes.entry(pid).or_insert_with(|| Process {
             name: std::fs::read_to_string(format!("/proc/{pid}/comm"))
                 .map(|name| printable(name.trim_end()))
@@ -196,7 +213,27 @@ impl LiveSource {
             process.recognised = recognise_thread(&process.facts, thread).is_some();
         }
         let runtime = recognise_thread(&process.facts, thread);
-        (process.name.clone(), runtime.map(|runtime| (runtime.name, runtime.poller_sharing)))
+        (process.name.clone(), runtime)
+    }
+
+    /// Gives a loop the threshold of its runtime, if that has one.
+    fn preset(&mut self, slot: u32, id: LoopId, runtime: Option<&Runtime>) {
+        if let Some(preset) = runtime.and_then(|runtime| runtime.stall_preset).filter(|_| self.presets) {
+            self.session.set_stall_threshold_of(slot, preset.threshold);
+            self.thresholds.push((id, preset.threshold));
+        }
+    }
+
+    /// The system calls of a loop's slices, if they are counted.
+    fn syscalls(&self, slot: u32) -> Option<Syscalls> {
+        let calls = self.session.syscalls(slot)?;
+        let call = |(number, times): (Option<usize>, CallTimes)| SyscallUse {
+            syscall: number.and_then(|number| i32::try_from(number).ok()).unwrap_or(OTHER_SYSCALLS),
+            count: times.count,
+            total_ns: times.total_ns,
+            max_ns: times.max_ns,
+        };
+        Some(Syscalls::new(calls.into_iter().map(call).collect()))
     }
 
     /// The loop in this place, whatever it does at this moment.
@@ -238,7 +275,7 @@ impl LiveSource {
 impl Source for LiveSource {
     fn next_batch(&mut self) -> Result<Option<Batch>, SourceError> {
         let began = Instant::now();
-        let mut batch = Batch { at: monotonic_ns(), ..Batch::default() };
+        let mut batch = Batch { at: self.now(), ..Batch::default() };
         // Copies first, then the stream: the records of a loop that has ended lie in the stream by then,
         // and its place is given back only after they were taken out.
         let mut entries = Vec::new();
@@ -254,6 +291,9 @@ impl Source for LiveSource {
             if over {
                 ended.push(slot);
                 batch.ended.push(sample.id);
+            }
+            if let Some(syscalls) = self.syscalls(slot) {
+                batch.syscalls.push((sample.id, syscalls));
             }
             batch.samples.push(sample);
         }
@@ -288,6 +328,7 @@ impl Source for LiveSource {
             }
             self.processes.retain(|pid, _| lives(*pid));
         }
+        batch.thresholds = std::mem::take(&mut self.thresholds);
         self.session.log_diagnostics();
         batch.drops = self.session.drops()?;
         batch.cost = Cost { bpf_ns: self.session.run_time_ns()?, collector_cpu_ns: cpu_ns() };
@@ -326,6 +367,9 @@ impl Source for LiveSource {
     }
 
     fn set_stall_threshold(&mut self, threshold: Duration) {
+        if std::mem::take(&mut self.presets) {
+            self.thresholds.extend(self.tenants.values().map(|tenant| (tenant.id, threshold)));
+        }
         self.session.set_stall_threshold(threshold);
         self.session.set_warn_threshold(self.warn_threshold.min(threshold));
         self.watch.set_thresholds(threshold, self.warn_threshold.min(threshold));

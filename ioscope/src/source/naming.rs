@@ -13,7 +13,7 @@ use std::{
 use crate::{
     model::stalls::{RawStack, Stack},
     probe::privileges,
-    symbols::{Registers, Resolver},
+    symbols::{Frame, Origin, Registers, Resolver},
 };
 
 /// More captures than this do not wait to be named: what comes then keeps its addresses only.
@@ -129,6 +129,16 @@ fn name(resolver: &mut Resolver, raw: RawStack) -> Stack {
             user = unwound;
         }
     }
-    let frames = resolver.resolve(pid, &kernel, &user).frames;
+    let mut frames = resolver.resolve(pid, &kernel, &user).frames;
+    let ours = frames.iter().take_while(|frame| is_own(frame)).count();
+    frames.drain(..ours);
     Stack { kernel, user, frames }
+}
+
+/// Whether it is one of the kernel's ways to a probe: a sleep's stack is taken in one.
+fn is_own(frame: &Frame) -> bool {
+    frame.origin == Origin::Kernel
+        && ["bpf_prog_", "bpf_trace_run", "__bpf_trace_", "__traceiter_", "bpf_trampoline_"]
+            .iter()
+            .any(|prefix| frame.name.starts_with(prefix))
 }

@@ -135,10 +135,9 @@ impl Watch {
     /// Looks. `who` tells who is in a place, if that is known yet.
     pub(super) fn look(&mut self, session: &mut Session, who: impl Fn(u32) -> Option<Occupant>, now: u64) {
         let (mut suspects, mut stalled_on) = (Vec::new(), 0);
-        // A sleep that may become a stall is looked at earlier, while it is sure to go on.
-        let early = self.threshold.min(self.warn.max(self.threshold / 2));
-        let mut soonest = early;
+        let mut soonest = self.early(self.threshold);
         session.glance_at_slices(|slot, glance| {
+            let early = self.early(glance.threshold);
             let served = served(&glance, now);
             if served < early {
                 soonest = soonest.min(early - served);
@@ -165,6 +164,11 @@ impl Watch {
         self.next = Instant::now() + pace;
     }
 
+    /// A sleep that may become a stall is looked at earlier than by the threshold, while it is sure to go on.
+    fn early(&self, threshold: u64) -> u64 {
+        threshold.min(self.warn.max(threshold / 2))
+    }
+
     /// Looks closer at a loop whose slice is long. Returns when to look again, in nanoseconds.
     fn inspect(
         &mut self,
@@ -174,11 +178,11 @@ impl Watch {
         now: u64,
     ) -> u64 {
         let Some(entry) = session.copy(slot) else { return self.threshold };
-        let machine = &entry.machine;
+        let (machine, threshold) = (&entry.machine, entry.stall_threshold);
         let present = Present::of(machine, entry.wake, entry.shared != 0, now.max(machine.since));
         let served = present.serving_ns.unwrap_or(0);
         let before = self.stalled.get(&slot).copied();
-        if served < self.threshold || before.is_some_and(|before| before != machine.serving_since) {
+        if served < threshold || before.is_some_and(|before| before != machine.serving_since) {
             self.news |= self.stalled.remove(&slot).is_some();
         }
         let Some(Occupant { id, pid }) = who(slot) else {
@@ -186,7 +190,7 @@ impl Watch {
             self.news = true;
             return nanoseconds(STALLED_PACE);
         };
-        let stalls = served >= self.threshold;
+        let stalls = served >= threshold;
         if stalls && self.stalled.insert(slot, machine.serving_since).is_none() {
             self.found.push(FoundStall { id, began_at: machine.serving_since, found_at: now });
             self.news = true;
@@ -215,7 +219,7 @@ impl Watch {
             }
             self.tell_so_far(slot, machine.since, now);
         }
-        if stalls { nanoseconds(STALLED_PACE) } else { self.threshold.saturating_sub(served) }
+        if stalls { nanoseconds(STALLED_PACE) } else { threshold.saturating_sub(served) }
     }
 
     /// A thread has fallen asleep where it was captured.

@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod cgroups;
 pub(crate) mod expect;
 pub(crate) mod helper;
 pub(crate) mod ioscope;

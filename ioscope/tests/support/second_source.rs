@@ -80,14 +80,14 @@ impl Tool {
     }
 }
 
-fn runs(name: &str) -> bool {
+pub(crate) fn runs(name: &str) -> bool {
     let mut command = Command::new(name);
     command.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }
 
 /// bpftrace reads the tracepoints' layouts there, and does not mount it.
-fn mount_tracefs() -> bool {
+pub(crate) fn mount_tracefs() -> bool {
     let is_there = || Path::new(TRACEFS).join("events/syscalls").exists();
     if !is_there() {
         let mounted = Command::new("mount").args(["-t", "tracefs", "tracefs", TRACEFS]).status();

@@ -26,6 +26,9 @@ pub(crate) fn plan(processes: &[u32]) -> Plan {
         stream: Control::STREAM_OFF,
         stall_threshold: STALL_THRESHOLD,
         warn_threshold: STALL_THRESHOLD,
+        presets: false,
+        syscalls: false,
+        without: Vec::new(),
         hooks: hooks(),
         diagnostics: false,
     }

@@ -39,6 +39,8 @@ pub(super) struct Row {
     added: Option<f64>,
     /// That, over what the empty pair adds; the median of the rounds' ratios.
     times_floor: Option<f64>,
+    /// The whole, over that of the row that it is judged by; the median of the rounds' ratios.
+    times_other: Option<f64>,
     budget: Option<String>,
     within_budget: Option<bool>,
     note: Option<String>,
@@ -75,7 +77,9 @@ impl Report {
     /// compared with.
     pub(super) fn add(&mut self, scenario: &Scenario, tracers: &[String]) {
         for (tracer, budget) in scenario.rows {
-            let reference = **tracer == BARE || **tracer == FLOOR;
+            let judges =
+                |(_, budget): &(_, Budget)| matches!(budget, Budget::TimesRow(_, of) if of == tracer);
+            let reference = **tracer == BARE || **tracer == FLOOR || scenario.rows.iter().any(judges);
             if tracers.is_empty() || reference || tracers.iter().any(|name| name == tracer.name) {
                 self.rows.push(Row::new(scenario, tracer, *budget));
             }
@@ -100,6 +104,12 @@ impl Report {
             let scenario = self.rows[index].scenario;
             let bare = values_of(&self.rows, scenario, &BARE);
             let floor = added(&values_of(&self.rows, scenario, &FLOOR), &bare);
+            if let Budget::TimesRow(_, of) = self.rows[index].limit {
+                let other = values_of(&self.rows, scenario, of);
+                let ratios: Vec<f64> =
+                    self.rows[index].values.iter().zip(&other).map(|(value, other)| value / other).collect();
+                self.rows[index].times_other = median(&ratios);
+            }
             self.rows[index].conclude(&bare, &floor);
         }
     }
@@ -117,10 +127,12 @@ impl Row {
             median: None,
             added: None,
             times_floor: None,
+            times_other: None,
             budget: match limit {
                 Budget::None => None,
                 Budget::TimesFloor(times) => Some(format!("≤ {times} × floor")),
                 Budget::AtMost(most) => Some(format!("≤ {most}")),
+                Budget::TimesRow(times, of) => Some(format!("≤ {times} × {}", of.name)),
             },
             within_budget: None,
             note: None,
@@ -167,6 +179,7 @@ impl Row {
             Budget::None => None,
             Budget::TimesFloor(times) => self.times_floor.map(|value| value <= times),
             Budget::AtMost(most) => self.median.map(|value| value <= most),
+            Budget::TimesRow(times, _) => self.times_other.map(|value| value <= times),
         };
     }
 
@@ -186,6 +199,9 @@ impl Row {
             },
         };
         let mut remark = verdict.to_owned() + self.cause.as_deref().unwrap_or_default();
+        if let Some(times) = self.times_other {
+            remark = format!("{times:.3} × {remark}");
+        }
         if let Some(note) = &self.note {
             remark = if remark.is_empty() { note.clone() } else { format!("{remark}, {note}") };
         }
@@ -299,6 +315,26 @@ mod tests {
         assert_eq!((stat.tracer, stat.added), ("stat", Some(250.0)));
         assert_eq!((stat.times_floor, stat.within_budget), (Some(1.25), Some(true)));
         assert_eq!(report.rows[0].added, None);
+    }
+
+    #[test]
+    fn a_budget_can_be_a_ratio_to_another_row() {
+        let scenario = SCENARIOS.iter().find(|scenario| scenario.name == "stalls").unwrap();
+        let mut report = Report::new(3).unwrap();
+        report.add(scenario, &["stat".to_owned()]);
+        let rows = report.rows_of(scenario);
+        let names: Vec<_> = rows.iter().map(|row| row.tracer).collect();
+        assert_eq!(names, ["stat, no stalls", "stat"]);
+        // A round in which the machine was slow does not count more than another.
+        for (row, values) in rows.iter_mut().zip([[500.0, 1000.0, 500.0], [510.0, 1070.0, 540.0]]) {
+            for value in values {
+                row.push(Measured { value, note: None });
+            }
+        }
+        report.conclude();
+        let stat = &report.rows[1];
+        assert_eq!((stat.times_other, stat.within_budget), (Some(1.07), Some(false)));
+        assert!(report.to_string().contains("1.070 × OVER"), "{report}");
     }
 
     #[test]

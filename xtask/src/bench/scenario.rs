@@ -11,7 +11,10 @@ use serde_json::Value;
 
 use super::{
     Bench,
-    tracer::{BARE, BPFTRACE, CLOCK, FLOOR, PERF, STAT, STRACE, Session, TRACE, Tracer},
+    tracer::{
+        BARE, BPFTRACE, CLOCK, FLOOR, PERF, STAT, STAT_BLIND, STAT_SYSCALLS, STAT_UNREADY, STRACE, Session,
+        TRACE, Tracer,
+    },
 };
 
 /// One thing to measure.
@@ -36,6 +39,8 @@ pub(super) enum Budget {
     TimesFloor(f64),
     /// At most this.
     AtMost(f64),
+    /// At most so many times another row, the bare call's cost included.
+    TimesRow(f64, &'static Tracer),
 }
 
 /// One measurement.
@@ -47,7 +52,7 @@ pub(super) struct Measured {
 }
 
 /// The scenarios, in the order of the report.
-pub(super) static SCENARIOS: [Scenario; 4] = [
+pub(super) static SCENARIOS: [Scenario; 6] = [
     Scenario {
         name: "traced",
         title: "a traced process's epoll_wait, always ready",
@@ -57,6 +62,7 @@ pub(super) static SCENARIOS: [Scenario; 4] = [
             (&FLOOR, Budget::None),
             (&CLOCK, Budget::None),
             (&STAT, Budget::TimesFloor(1.25)),
+            (&STAT_SYSCALLS, Budget::None),
             (&TRACE, Budget::TimesFloor(1.75)),
             (&BPFTRACE, Budget::None),
             (&STRACE, Budget::None),
@@ -70,6 +76,41 @@ pub(super) static SCENARIOS: [Scenario; 4] = [
         },
     },
     Scenario {
+        name: "stalls",
+        title: "the same call, with and without looking for stalls, and ready delay",
+        unit: "ns/call",
+        rows: &[
+            (&STAT_BLIND, Budget::None),
+            (&STAT, Budget::TimesRow(1.05, &STAT_BLIND)),
+            (&STAT_UNREADY, Budget::TimesRow(1.05, &STAT)),
+        ],
+        measure: |bench, tracer| {
+            let mut session = Session::start(bench, tracer)?;
+            let value = bench.traced.time(bench.time)?;
+            session.end()?;
+            Ok(Measured { value, note: None })
+        },
+    },
+    Scenario {
+        name: "slices",
+        title: "a traced loop's getppid, between its wait calls",
+        unit: "ns/call",
+        rows: &[
+            (&BARE, Budget::None),
+            (&FLOOR, Budget::None),
+            (&STAT, Budget::None),
+            (&STAT_SYSCALLS, Budget::None),
+            (&STRACE, Budget::None),
+            (&PERF, Budget::None),
+        ],
+        measure: |bench, tracer| {
+            let mut session = Session::start_on(bench, tracer, bench.serving.pid())?;
+            let value = bench.serving.time(bench.time)?;
+            session.end()?;
+            Ok(Measured { value, note: None })
+        },
+    },
+    Scenario {
         name: "elsewhere",
         title: "another process's getppid, while one is traced",
         unit: "ns/call",
@@ -78,6 +119,7 @@ pub(super) static SCENARIOS: [Scenario; 4] = [
             (&FLOOR, Budget::None),
             (&CLOCK, Budget::None),
             (&STAT, Budget::TimesFloor(1.1)),
+            (&STAT_SYSCALLS, Budget::None),
             (&TRACE, Budget::TimesFloor(1.1)),
             (&BPFTRACE, Budget::None),
             (&STRACE, Budget::None),

@@ -75,6 +75,46 @@ pub(super) static STAT: Tracer = Tracer {
     how: How::Ioscope(&["stat", "--json", "--pid", "{pid}", "--duration", "3600s"], ATTACHED),
 };
 
+/// The same, and the system calls of slices.
+pub(super) static STAT_SYSCALLS: Tracer = Tracer {
+    name: "stat --syscalls",
+    package: None,
+    how: How::Ioscope(&["stat", "--json", "--syscalls", "--pid", "{pid}", "--duration", "3600s"], ATTACHED),
+};
+
+/// `stat` where no slice is ever too long, nothing samples, and hardly anybody looks.
+pub(super) static STAT_BLIND: Tracer = Tracer {
+    name: "stat, no stalls",
+    package: None,
+    how: How::Ioscope(
+        &[
+            "stat",
+            "--json",
+            "--stall-threshold",
+            "1000h",
+            "--warn-threshold",
+            "1000h",
+            "--without",
+            "sampling clock",
+            "--pid",
+            "{pid}",
+            "--duration",
+            "3600s",
+        ],
+        ATTACHED,
+    ),
+};
+
+/// `stat` to which nobody tells when an epoll instance becomes ready.
+pub(super) static STAT_UNREADY: Tracer = Tracer {
+    name: "stat, no ready delay",
+    package: None,
+    how: How::Ioscope(
+        &["stat", "--json", "--without", "readiness of epoll", "--pid", "{pid}", "--duration", "3600s"],
+        ATTACHED,
+    ),
+};
+
 pub(super) static TRACE: Tracer = Tracer {
     name: "trace",
     package: None,
@@ -117,7 +157,19 @@ pub(super) static PERF: Tracer = Tracer {
 };
 
 /// All of them, in the order of the report.
-pub(super) static ALL: [&Tracer; 8] = [&BARE, &FLOOR, &CLOCK, &STAT, &TRACE, &BPFTRACE, &STRACE, &PERF];
+pub(super) static ALL: [&Tracer; 11] = [
+    &BARE,
+    &FLOOR,
+    &CLOCK,
+    &STAT,
+    &STAT_SYSCALLS,
+    &STAT_BLIND,
+    &STAT_UNREADY,
+    &TRACE,
+    &BPFTRACE,
+    &STRACE,
+    &PERF,
+];
 
 /// A tracer takes this long to attach, or it has failed.
 const ATTACH_TIMEOUT: Duration = Duration::from_secs(20);
@@ -139,8 +191,13 @@ pub(super) struct Session {
 impl Session {
     /// Starts the tracer on the bench's traced process, and waits until it is attached.
     pub(super) fn start(bench: &Bench, tracer: &'static Tracer) -> Result<Self> {
-        let target = bench.traced.pid();
-        let path = |suffix: &str| bench.directory.join(format!("{}.{suffix}", tracer.name.replace(' ', "-")));
+        Self::start_on(bench, tracer, bench.traced.pid())
+    }
+
+    /// The same, on another process.
+    pub(super) fn start_on(bench: &Bench, tracer: &'static Tracer, target: u32) -> Result<Self> {
+        let path =
+            |suffix: &str| bench.directory.join(format!("{}.{suffix}", tracer.name.replace([' ', ','], "-")));
         let mut session =
             Self { tracer, child: None, target, stdout: path("stdout"), stderr: path("stderr") };
         let (mut command, arguments, ready) = match &tracer.how {

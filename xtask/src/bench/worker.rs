@@ -32,6 +32,8 @@ pub(crate) enum Call {
     EpollWait,
     /// `getppid`
     Getppid,
+    /// `getppid`, in a thread that makes an `epoll_wait` now and then: in the slices of a loop
+    GetppidOfLoop,
 }
 
 /// The process that the benchmark measures; it starts it itself
@@ -49,6 +51,16 @@ pub(crate) fn run_worker(args: &WorkerArgs) -> Result<()> {
     match args.call {
         Call::EpollWait => serve(|| ready.wait()),
         Call::Getppid => serve(sys::getppid),
+        Call::GetppidOfLoop => {
+            let calls = std::cell::Cell::new(0_u32);
+            serve(|| {
+                if calls.get().is_multiple_of(BATCH) {
+                    ready.wait();
+                }
+                calls.set(calls.get().wrapping_add(1));
+                sys::getppid();
+            })
+        }
     }
 }
 
@@ -131,6 +143,7 @@ impl Worker {
         let name = match call {
             Call::EpollWait => "epoll-wait",
             Call::Getppid => "getppid",
+            Call::GetppidOfLoop => "getppid-of-loop",
         };
         let mut child = Command::new(env::current_exe()?)
             .args(["bench-worker", name, &cpu.to_string()])

@@ -125,6 +125,6 @@ fn ioctl<T>(fd: &OwnedFd, request: libc::c_ulong, argument: &mut T) -> Result<()
     if failed < 0 { Err(last_errno()) } else { Ok(()) }
 }
 
-fn last_errno() -> Errno {
+pub(super) fn last_errno() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }

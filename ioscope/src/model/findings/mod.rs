@@ -9,6 +9,7 @@
 
 mod batches;
 mod delays;
+mod pollers;
 mod rings;
 mod slices;
 #[cfg(test)]
@@ -20,7 +21,7 @@ use std::{sync::Arc, time::Duration};
 use ioscope_common::State;
 
 use super::{
-    Identity, Present, Stats,
+    Identity, Present, Stats, Unpolled,
     stalls::{Cause, Stall},
 };
 use crate::symbols::Origin;
@@ -105,6 +106,8 @@ pub struct Inputs<'a> {
     pub ended: bool,
     /// The stalls of that time, as far as they are kept.
     pub stalls: &'a [Stall],
+    /// For how long nobody waited on the poller that it shares with others; `None` if it shares none.
+    pub unpolled: Option<Unpolled>,
     /// From this loop duration on it is a stall.
     pub stall_threshold: Duration,
     /// The name of a system call, by its number.
@@ -195,6 +198,7 @@ pub static DETECTORS: &[&dyn Detector] = &[
     &delays::RunQueueStarvation,
     &delays::LongReadyDelay,
     &delays::PollDelay,
+    &pollers::PollerUnpolled,
     &wakeups::BusyPolling,
     &wakeups::ThunderingHerd,
     &wakeups::TimerStorm,

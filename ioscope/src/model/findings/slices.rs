@@ -40,8 +40,7 @@ impl Detector for BlockingCall {
         let (blocker, severity) = blockers(inputs)
             .filter_map(|blocker| Some((blocker, blocking_severity(&blocker, inputs)?)))
             .max_by_key(|(blocker, severity)| (*severity, blocker.total_ns))?;
-        // Go takes its processor away from a thread that blocks: others go on with the poller and the rest.
-        let severity = if inputs.identity.runtime == Some("go") { Severity::Info } else { severity };
+        let severity = of_runtime(severity, inputs);
         let name = (inputs.syscall_name)(blocker.syscall);
         let summary = if blocker.syscall == NO_SYSCALL {
             "sleeps outside any system call: a page fault that waits for the disk, or a lock in the kernel"
@@ -58,6 +57,12 @@ impl Detector for BlockingCall {
         let place = inputs.place(|cause| cause == Cause::of_sleep(blocker.syscall));
         Some(Finding { subject: Some(name), place, ..inputs.finding(self, severity, summary, evidence) })
     }
+}
+
+/// Go takes its processor away from a thread that blocks, and has its monitor look at the poller while threads compute: others go
+/// on with the poller and the rest. That nobody does is told by another finding.
+fn of_runtime(severity: Severity, inputs: &Inputs<'_>) -> Severity {
+    if inputs.identity.runtime == Some("go") { Severity::Info } else { severity }
 }
 
 /// What the loop slept in; a sleep that goes on is counted where it belongs.
@@ -154,6 +159,7 @@ impl Detector for CpuBoundCallback {
                 "stalls by computing between its wait calls"
             };
             let place = inputs.place(|cause| matches!(cause, Cause::User | Cause::Kernel | Cause::OnCpu));
+            let severity = of_runtime(severity, inputs);
             return Some(Finding { place, ..inputs.finding(self, severity, summary, evidence) });
         }
         let long = stats.loop_duration.buckets().filter(|(low, ..)| *low >= LONG_SLICE_NS);
@@ -173,6 +179,7 @@ impl Detector for CpuBoundCallback {
             count("long_slices", slices),
             share("time", inputs.share(computed)),
         ];
+        let severity = of_runtime(severity, inputs);
         Some(inputs.finding(self, severity, "computes for 10 ms and more between its wait calls", evidence))
     }
 }

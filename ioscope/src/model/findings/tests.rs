@@ -67,6 +67,7 @@ fn inputs<'a>(identity: &'a Arc<Identity>, stats: &'a Stats, present: &'a Presen
         present,
         ended: false,
         stalls: &[],
+        unpolled: None,
         stall_threshold: Duration::from_millis(100),
         syscall_name: |number| format!("call {number}"),
     }
@@ -121,6 +122,28 @@ fn blocking_call() {
 }
 
 #[test]
+fn poller_unpolled() {
+    let tag = "poller-unpolled";
+    let (who, stats) = (identity(1, 1, None), idle());
+    let found = |longest_ns, now_ns| {
+        let unpolled = Some(Unpolled::seen(now_ns, longest_ns));
+        let found = find([Inputs { unpolled, ..inputs(&who, &stats, &WAITING) }]);
+        found.iter().map(|finding| (finding.tag, finding.severity)).collect::<Vec<_>>()
+    };
+    assert_eq!(found(100 * MS - 1, 0), NOTHING);
+    assert_eq!(found(100 * MS, 0), [(tag, Warn)]);
+    assert_eq!(found(SECOND - 1, 0), [(tag, Warn)]);
+    assert_eq!(found(SECOND, 0), [(tag, Critical)]);
+    // One of the threads that share it, and not each.
+    let unpolled = Some(Unpolled::seen(0, SECOND));
+    let other = identity(1, 2, None);
+    let both = [&who, &other].map(|identity| Inputs { unpolled, ..inputs(identity, &stats, &WAITING) });
+    let findings = find(both);
+    assert_eq!((findings.len(), findings[0].loops.len()), (1, 2));
+    assert_eq!(findings[0].evidence[0], nanoseconds("longest", SECOND));
+}
+
+#[test]
 fn a_sleep_that_goes_on_is_a_blocking_call() {
     let stats = with_time(idle(), State::Blocked, 3 * SECOND);
     let who = identity(1, 1, None);
@@ -146,6 +169,8 @@ fn what_blocks_by_design_is_no_blocking_call() {
     monitor.counters.returns[WaitCall::EpollPwait.index()] = 100;
     monitor.counters.check_ins = 100;
     assert_eq!(tags(&monitor), NOTHING);
+    let computes = stalled(500 * MS, 4, 0, 0);
+    assert_eq!(find([inputs(&identity(1, 1, Some("go")), &computes, &WAITING)])[0].severity, Info);
 }
 
 fn stalled(stalled_ns: u64, count: u64, blocked: u64, ready: u64) -> Stats {

@@ -48,6 +48,7 @@ fn selected_text(app: &App) -> Option<(String, String)> {
                 present: &entry.present,
                 ended: entry.ended,
                 stalls: &stalls,
+                unpolled: app.model.unpolled(entry),
                 stall_threshold: app.model.stall_threshold,
                 syscall_name,
             }));
@@ -61,6 +62,7 @@ fn selected_text(app: &App) -> Option<(String, String)> {
                     ongoing_stall_ns: inspected.ongoing_stall.unwrap_or(0),
                     stalls,
                     stalls_dropped: inspected.stalls.dropped(),
+                    stall_threshold: app.model.stall_threshold,
                     unpolled: entry.and_then(|entry| app.model.unpolled(entry)),
                 }],
                 findings,

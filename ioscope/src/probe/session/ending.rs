@@ -1,0 +1,107 @@
+//! How a session ends, at one moment, and what it has lost until then.
+
+use std::os::fd::{AsFd as _, AsRawFd as _};
+
+use aya::programs::ProgramFd;
+use ioscope_common::{Drops, status};
+use rustix::time::{ClockId, clock_gettime};
+
+use super::{AsPod, Session};
+use crate::probe::{attach::unload, error::ProbeError, hooks::RETURN_OF_SLEEPERS};
+
+impl Session {
+    /// What was dropped so far.
+    pub fn drops(&self) -> Result<Drops, ProbeError> {
+        let counted = match self.dropped {
+            Some(dropped) => dropped,
+            None => self.count_drops()?,
+        };
+        Ok(Drops { skipped_runs: self.skipped_runs(), ..counted })
+    }
+
+    /// All but the runs that were left out.
+    fn count_drops(&self) -> Result<Drops, ProbeError> {
+        let mut total = Drops::default();
+        for AsPod(cpu) in self.drops.get(&0, 0)?.iter() {
+            total.ring_full += cpu.ring_full;
+            total.loops_full += cpu.loops_full;
+            total.targets_full += cpu.targets_full;
+            total.out_of_directory += cpu.out_of_directory;
+            total.compat_calls += cpu.compat_calls;
+            total.captures_full += cpu.captures_full;
+        }
+        Ok(total)
+    }
+
+    /// Runs of the programs that the kernel left out, with all that stand in for them.
+    fn skipped_runs(&self) -> u64 {
+        let sleepers = self.awaiting_sleepers.map(|_| RETURN_OF_SLEEPERS.program);
+        let programs = self.jobs.iter().flat_map(|status| &status.programs).map(|(name, _)| *name);
+        self.skipped_before + programs.chain(sleepers).map(|name| self.skipped_runs_of(name)).sum::<u64>()
+    }
+
+    /// Of one of them: no more than of whichever was left out least, itself or one that stands in for it.
+    pub(super) fn skipped_runs_of(&self, name: &str) -> u64 {
+        let Some(own) = self.ebpf.program(name).and_then(|program| program.fd().ok()) else { return 0 };
+        let stand_ins = self.stand_ins.iter().filter(|stand_in| stand_in.of == name);
+        let all = stand_ins.map(|stand_in| &stand_in.program).chain([own]);
+        all.map(|program| told(program, "recursion_misses:")).min().unwrap_or(0)
+    }
+
+    /// When the loops were put out of the probes' reach, in nanoseconds of `CLOCK_MONOTONIC`, if they were: what is known of
+    /// them is of this moment.
+    pub const fn frozen_at(&self) -> Option<u64> {
+        self.frozen_at
+    }
+
+    /// Takes all loops out of the probes' reach, at once: detaching one probe after the other takes milliseconds, in
+    /// which the rest would see half of what happens (a thread that sleeps in a wait call whose entry nobody saw).
+    fn freeze(&mut self) -> Result<(), ProbeError> {
+        if self.frozen_at.is_some() {
+            return Ok(());
+        }
+        // What comes from here on is no loss, and nobody wants to read of it.
+        self.dropped = Some(self.count_drops()?);
+        self.log_diagnostics();
+        self.diagnostics = None;
+        while self.free.pop(0).is_ok() {}
+        for slot in 0..self.loops.len() {
+            if self.loops.status(slot) == Some(status::LIVE)
+                && let Some(kernel_tid) = self.loops.forget_registers(slot)
+                && !self.directory.forget(kernel_tid, slot + 1)
+            {
+                // Its thread was found asleep, and had made a loop of its own.
+                self.loops.clear(slot);
+            }
+        }
+        self.frozen_at = Some(monotonic_ns());
+        Ok(())
+    }
+
+    /// Detaches the probes: the maps stand still from here on.
+    pub fn detach(&mut self) -> Result<(), ProbeError> {
+        self.freeze()?;
+        self.ran_ns = self.run_time_ns()?;
+        self.skipped_before = self.skipped_runs();
+        self.stand_ins.clear();
+        self.ebpf.programs_mut().try_for_each(|(_, program)| unload(program))
+    }
+}
+
+/// A number that the kernel tells of a program; 0 where it does not: `bpf_prog_show_fdinfo`, `kernel/bpf/syscall.c`. How often
+/// it left the program out because it was running on that CPU already, `recursion_misses:`, is told since Linux 5.12.
+pub(super) fn told(program: &ProgramFd, what: &str) -> u64 {
+    let facts = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_fd().as_raw_fd()));
+    facts
+        .unwrap_or_default()
+        .lines()
+        .find_map(|line| line.strip_prefix(what))
+        .and_then(|number| number.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+/// The probes' clock.
+fn monotonic_ns() -> u64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
+}
