@@ -4,18 +4,15 @@ use core::sync::atomic::{Ordering, compiler_fence};
 
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_ringbuf_output};
 use ioscope_common::{
-    Block, BlockRecord, Control, DIRECTORY_BLOCK, Iteration, LoopSlot, POLLERS as POLLERS_OF_A_LOOP,
-    PollerKey, PollerKind, PollerUse, PollerUsers, READY_UNKNOWN, READY_UNMEASURED, Step, Transition,
-    UserRegisters, WaitArgs, WaitCall, Wake, kind, seen, status,
+    Block, BlockRecord, Control, DIRECTORY_BLOCK, Iteration, LoopSlot, PollerKey, PollerKind, PollerUse,
+    Step, Transition, UserRegisters, WaitArgs, WaitCall, Wake, kind, seen, status,
 };
 
 use crate::{
-    diagnostics, files,
+    diagnostics,
     kernel::{Task, process_numbers, thread_numbers},
     maps::{CONTROL, DIRECTORY, FREE, LOOPS, POLLERS, RUNNING, STREAM, count_drop},
-    ready,
-    rings::{self, RingEvent},
-    stalls,
+    ready, stalls,
     syscalls::Registers,
 };
 
@@ -29,7 +26,7 @@ pub(crate) fn now() -> u64 {
 /// A thread's loop.
 #[derive(Clone, Copy)]
 pub(crate) struct LoopRef {
-    entry: *mut LoopSlot,
+    pub(crate) entry: *mut LoopSlot,
     slot: u32,
 }
 
@@ -40,6 +37,7 @@ macro_rules! entry_field {
         unsafe { core::ptr::read_volatile(&raw const (*$reference.entry).$($field)+) }
     }};
 }
+pub(crate) use entry_field;
 
 impl LoopRef {
     /// The loop of the thread with this number, if it has one.
@@ -67,7 +65,7 @@ impl LoopRef {
     }
 
     #[inline(always)]
-    fn at(place: u32) -> Option<Self> {
+    pub(crate) fn at(place: u32) -> Option<Self> {
         let slot = place - 1;
         Some(Self { entry: LOOPS.get_ptr_mut(slot)?, slot })
     }
@@ -129,27 +127,6 @@ impl LoopRef {
         Some(Self { entry, slot })
     }
 
-    /// The loop that watches the poller at this address in the kernel.
-    #[inline(always)]
-    pub(crate) fn of_poller(address: u64) -> Option<Self> {
-        Self::at(ready::watcher(address)? + 1)
-    }
-
-    /// Counts something that happened to one of its rings, on whatever CPU.
-    #[inline(always)]
-    pub(crate) fn count_ring_event(self, event: RingEvent) {
-        // SAFETY: the pointer is an array entry's.
-        let count = unsafe {
-            match event {
-                RingEvent::CqOverflow => &raw mut (*self.entry).ring_events.cq_overflows,
-                RingEvent::IoWqPunt => &raw mut (*self.entry).ring_events.io_wq_punts,
-            }
-        };
-        // SAFETY: as above. The target has no atomic addition; one is not needed, because the kernel adds to an
-        // overflow under the ring's lock, and hands requests over from the thread that submits them.
-        unsafe { core::ptr::write_volatile(count, core::ptr::read_volatile(count) + 1) };
-    }
-
     /// Whether another program of this hook was here before, in the same call: see [`seen`].
     #[inline(always)]
     pub(crate) fn has_seen(self, what: u32) -> bool {
@@ -167,14 +144,6 @@ impl LoopRef {
     #[inline(always)]
     pub(crate) fn in_wait(self) -> bool {
         entry_field!(self, machine.in_wait) != 0
-    }
-
-    /// The ring that the present wait call waits on, by its address in the kernel; 0 for none.
-    #[inline(always)]
-    pub(crate) fn ring(self) -> u64 {
-        let poller = entry_field!(self, machine.poller);
-        // SAFETY: the pointer is an array entry's, and the index is checked.
-        unsafe { (*self.entry).machine.pollers.get(usize::from(poller)).map_or(0, |poller| poller.address) }
     }
 
     /// From which loop duration on its slice is a stall, in nanoseconds.
@@ -370,13 +339,13 @@ impl LoopRef {
     }
 
     #[inline(always)]
-    fn end_write(self) {
+    pub(crate) fn end_write(self) {
         compiler_fence(Ordering::SeqCst);
         self.add_to_seq();
     }
 
     #[inline(always)]
-    fn add_to_seq(self) {
+    pub(crate) fn add_to_seq(self) {
         let seq = entry_field!(self, seq);
         // SAFETY: as above.
         unsafe { core::ptr::write_volatile(&raw mut (*self.entry).seq, seq.wrapping_add(1)) };
@@ -411,145 +380,6 @@ impl LoopRef {
                 block: self.last_block(),
             };
             emit((&raw const record).cast(), size_of::<BlockRecord>());
-        }
-    }
-
-    /// The thread waits on a poller for the first time: tells it and the others that they share it.
-    #[inline(always)]
-    pub(crate) fn use_poller(self, tgid: u32, poller: PollerKind, fd: i32) {
-        if !matches!(poller, PollerKind::Epoll | PollerKind::Ring) {
-            return;
-        }
-        let key = PollerKey { tgid, kind: poller as u32, fd };
-        let kernel_tid = entry_field!(self, kernel_tid);
-        let first = PollerUsers { slot: self.slot, kernel_tid, users: 1 };
-        let Some(users) = POLLERS.get_ptr_mut(key) else {
-            let _ = POLLERS.insert(key, first, 0);
-            return;
-        };
-        // SAFETY: the pointers are map entries'. The counts are approximate when threads register at
-        // the same time; what follows from them is a mark that is only ever set.
-        unsafe {
-            let other = LOOPS.get_ptr_mut((*users).slot);
-            let alive = other.is_some_and(|other| {
-                (*other).kernel_tid == (*users).kernel_tid
-                    && (*other).status == status::LIVE
-                    && (*other).machine.fd == fd
-            });
-            if (*users).users <= 1 && !alive {
-                // The descriptor's number was used for another poller before.
-                *users = first;
-                return;
-            }
-            (*users).users += 1;
-            core::ptr::write_volatile(&raw mut (*self.entry).shared, 1);
-            if let Some(other) = other
-                && alive
-            {
-                core::ptr::write_volatile(&raw mut (*other).shared, 1);
-            }
-        }
-    }
-
-    /// The present or last wait call's poller, if it has a place in the loop.
-    #[inline(always)]
-    fn poller(self) -> Option<*mut PollerUse> {
-        let at = usize::from(core::hint::black_box(entry_field!(self, machine.poller)));
-        if at >= POLLERS_OF_A_LOOP {
-            return None;
-        }
-        // SAFETY: the pointer is an array entry's, and the index is in range.
-        Some(unsafe { (&raw mut (*self.entry).machine.pollers).cast::<PollerUse>().add(at) })
-    }
-
-    /// Has it noted when the poller of the wait call that the thread has entered becomes ready.
-    #[inline(always)]
-    pub(crate) fn watch_poller(self, task: Task, args: &WaitArgs) {
-        match args.poller {
-            PollerKind::Epoll if notes_are_kept_of(Control::NOTES_OF_EPOLL) => {
-                self.watch(files::open_file(task, args.fd as u32).map_or(0, files::private_data));
-            }
-            PollerKind::Ring | PollerKind::RegisteredRing if notes_are_kept_of(Control::NOTES_OF_RINGS) => {
-                self.watch(args.ring);
-            }
-            _ => {}
-        }
-    }
-
-    #[inline(always)]
-    fn watch(self, address: u64) {
-        let at = entry_field!(self, machine.poller);
-        let Some(poller) = self.poller() else {
-            return;
-        };
-        let place = if address == 0 { None } else { ready::watch(address, self.slot, usize::from(at)) };
-        self.add_to_seq();
-        compiler_fence(Ordering::SeqCst);
-        // SAFETY: the pointer is into an array entry's machine, which only the thread's own transitions write.
-        unsafe {
-            (*poller).address = address;
-            (*poller).note = place.map_or(0, |place| place + 1);
-        }
-        self.end_write();
-    }
-
-    /// The thread slept on its epoll instance and got events, and nobody was seen to make it ready: either no hook
-    /// tells of this kind of file, or the descriptor stands for another instance by now. Not asked each time.
-    #[inline(always)]
-    pub(crate) fn watch_again(self) {
-        let Some(poller) = self.poller() else {
-            return;
-        };
-        // SAFETY: the pointer is into an array entry.
-        let PollerUse { kind, fd, iterations, address, .. } = unsafe { *poller };
-        if kind != PollerKind::Epoll as u32
-            || iterations & 7 != 0
-            || !notes_are_kept_of(Control::NOTES_OF_EPOLL)
-        {
-            return;
-        }
-        let now_there = files::open_file(Task::current(), fd as u32).map_or(0, files::private_data);
-        if now_there != address || !ready::is_watched(address) {
-            self.watch(now_there);
-        }
-    }
-
-    /// When the poller of the present wait call became ready.
-    #[inline(always)]
-    pub(crate) fn ready_at(self) -> u64 {
-        let Some(poller) = self.poller() else {
-            return READY_UNMEASURED;
-        };
-        // SAFETY: the pointer is into an array entry.
-        let PollerUse { kind, note, .. } = unsafe { *poller };
-        if note != 0 {
-            ready::noted(note - 1)
-        } else if kind == PollerKind::Set as u32 {
-            READY_UNKNOWN
-        } else {
-            READY_UNMEASURED
-        }
-    }
-
-    /// The note has served.
-    #[inline(always)]
-    pub(crate) fn forget_ready(self) {
-        if let Some(poller) = self.poller() {
-            // SAFETY: the pointer is into an array entry.
-            let note = unsafe { (*poller).note };
-            if note != 0 {
-                ready::forget(note - 1);
-            }
-        }
-    }
-
-    /// The thread is about to wait on a ring. What it has taken out of it by itself needs no return of a wait call
-    /// to reach it.
-    #[inline(always)]
-    pub(crate) fn forget_taken(self, args: &WaitArgs) {
-        let at = self.ready_at();
-        if at != READY_UNKNOWN && at != READY_UNMEASURED && rings::posted(args.ring) == args.taken {
-            self.forget_ready();
         }
     }
 
@@ -609,15 +439,6 @@ fn emit(record: *const u8, size: usize) {
     if failed != 0 {
         count_drop!(ring_full);
     }
-}
-
-/// Whether notes are kept of when such a poller becomes ready.
-#[inline(always)]
-fn notes_are_kept_of(which: u32) -> bool {
-    // SAFETY: an array entry's pointer.
-    CONTROL
-        .get_ptr(0)
-        .is_some_and(|control| unsafe { core::ptr::read_volatile(&raw const (*control).notes) } & which != 0)
 }
 
 /// From which loop duration on a slice of a new loop is a stall, in nanoseconds.

@@ -20,6 +20,7 @@ mod functions;
 mod kernel;
 mod loops;
 mod maps;
+mod pollers;
 mod process;
 mod profile;
 mod ready;
