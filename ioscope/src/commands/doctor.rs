@@ -4,7 +4,7 @@ use std::{
     fmt::Write as _,
     io::{self, ErrorKind, Write as _},
     process::ExitCode,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
@@ -37,7 +37,9 @@ pub(super) fn run(args: DoctorArgs) -> Result<ExitCode> {
 
 fn examine(choice: HookChoice) -> Report {
     let environment = Environment::read();
+    let began = Instant::now();
     let attempt = attempt(choice);
+    let attached_in_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     let (problem, remedy) = match &attempt {
         Ok(_) => (None, None),
         Err(error) => match missing_privilege(&environment) {
@@ -49,6 +51,7 @@ fn examine(choice: HookChoice) -> Report {
         schema: 1,
         ioscope: env!("CARGO_PKG_VERSION"),
         works: attempt.is_ok(),
+        attached_in_ms: attempt.is_ok().then_some(attached_in_ms),
         problem,
         remedy,
         machine: machine(&environment),

@@ -14,6 +14,9 @@ pub struct Report {
     pub ioscope: &'static str,
     /// Whether ioscope can trace here, by this process.
     pub works: bool,
+    /// How long it took to load all probes, attach them and take them away again, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attached_in_ms: Option<u64>,
     /// If not, why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
@@ -133,7 +136,10 @@ pub fn write_text(out: &mut impl io::Write, report: &Report) -> io::Result<()> {
         }
         return Ok(());
     }
-    writeln!(out, "Tracing works.")?;
+    match report.attached_in_ms {
+        Some(ms) => writeln!(out, "Tracing works: the probes were attached and taken away in {ms} ms.")?,
+        None => writeln!(out, "Tracing works.")?,
+    }
     write_command(out, "To trace without sudo from now on:", &report.setcap)
 }
 
@@ -209,6 +215,7 @@ mod tests {
             schema: 1,
             ioscope: "0.1.0",
             works: true,
+            attached_in_ms: Some(180),
             problem: None,
             remedy: None,
             machine: vec![Fact { name: "kernel", value: "6.12".into() }],
@@ -232,7 +239,8 @@ mod tests {
         assert!(text.contains("  MISSING  syscall hooks        every process's"), "{text}");
         assert!(text.contains("lost: everything\n") && text.contains("to get it: Linux 5.5"), "{text}");
         assert!(text.ends_with(
-            "Tracing works.\nTo trace without sudo from now on:\n  sudo setcap cap_bpf+ep /a/very/long/path\n"
+            "Tracing works: the probes were attached and taken away in 180 ms.\n\
+             To trace without sudo from now on:\n  sudo setcap cap_bpf+ep /a/very/long/path\n"
         ));
     }
 

@@ -9,6 +9,7 @@ use serde_json::Value;
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Doctor {
     pub(super) problem: Option<String>,
+    pub(super) attached_in_ms: Option<u64>,
     pub(super) features: Vec<Item>,
     pub(super) hooks: Vec<Item>,
 }
