@@ -296,7 +296,8 @@ pub struct Present {
     /// How long its slice has lasted, without PARKED time, while it is outside its wait call.
     pub slice_ns: Option<u64>,
     /// How long it has served, since its wait call returned or since it was last PARKED, while it is outside
-    /// its wait call: long enough, and it is a stall.
+    /// its wait call: long enough, and it is a stall. Not of a thread that only ever looks at a poller that others
+    /// wait on.
     pub serving_ns: Option<u64>,
 }
 

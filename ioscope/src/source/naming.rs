@@ -130,15 +130,50 @@ fn name(resolver: &mut Resolver, raw: RawStack) -> Stack {
         }
     }
     let mut frames = resolver.resolve(pid, &kernel, &user).frames;
-    let ours = frames.iter().take_while(|frame| is_own(frame)).count();
-    frames.drain(..ours);
+    frames.drain(..way_to_probe(&frames));
     Stack { kernel, user, frames }
 }
 
-/// Whether it is one of the kernel's ways to a probe: a sleep's stack is taken in one.
-fn is_own(frame: &Frame) -> bool {
-    frame.origin == Origin::Kernel
-        && ["bpf_prog_", "bpf_trace_run", "__bpf_trace_", "__traceiter_", "bpf_trampoline_"]
-            .iter()
-            .any(|prefix| frame.name.starts_with(prefix))
+/// How many of the innermost frames are the kernel's way to the probe in which a sleep's stack is taken, and the probe itself, which has
+/// a name or none.
+fn way_to_probe(frames: &[Frame]) -> usize {
+    /// The probe, and up to three functions that lead to it.
+    const LONGEST: usize = 4;
+    let leads_there = |frame: &Frame| {
+        frame.origin == Origin::Kernel
+            && ["bpf_prog_", "bpf_trace_run", "__bpf_trace_", "__traceiter_", "bpf_trampoline_"]
+                .iter()
+                .any(|prefix| frame.name.starts_with(prefix))
+    };
+    let innermost = &frames[..frames.len().min(LONGEST)];
+    innermost.iter().rposition(leads_there).map_or(0, |last| last + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_to_the_probe_is_no_part_of_a_stack() {
+        let stack = |names: &[&str], origin| -> Vec<Frame> {
+            let frame = |name: &&str| Frame {
+                name: (*name).into(),
+                module: None,
+                location: None,
+                inlined: false,
+                origin,
+            };
+            names.iter().map(frame).collect()
+        };
+        for (names, own) in [
+            (&["bpf_prog_c69f_sched_switch", "bpf_trace_run4", "__schedule", "schedule"][..], 2),
+            (&["0xffffffffc0027565", "bpf_trace_run4", "__traceiter_sched_switch", "__schedule"], 3),
+            (&["__schedule", "schedule", "do_nanosleep"], 0),
+            (&["0xffffffffc0027565"], 0),
+            (&[], 0),
+        ] {
+            assert_eq!(way_to_probe(&stack(names, Origin::Kernel)), own, "{names:?}");
+        }
+        assert_eq!(way_to_probe(&stack(&["bpf_prog_of_mine", "main"], Origin::User)), 0);
+    }
 }
