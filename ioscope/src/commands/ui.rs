@@ -9,7 +9,10 @@ use std::{
 use anyhow::{Context as _, Result};
 use crossterm::event::{Event as Input, EventStream};
 use futures_util::{FutureExt as _, StreamExt as _};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::timeout,
+};
 
 use super::{
     config,
@@ -25,6 +28,9 @@ use crate::{
 
 /// How often a summary is printed where there is no terminal to draw on.
 const PRINT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How soon the signal comes that let it go on, after a stop.
+const CONTINUED: Duration = Duration::from_millis(100);
 
 /// Runs the command.
 pub(super) fn run(args: &UiArgs) -> Result<ExitCode> {
@@ -124,7 +130,12 @@ async fn show(run: &mut Run, title: String, settings: &Settings, bpf_time: bool)
             for effect in update(&mut app, message) {
                 match effect {
                     Effect::Redraw => redraw = true,
-                    Effect::Suspend => screen.suspend().context("the terminal cannot be used again")?,
+                    Effect::Suspend => {
+                        screen.stop().context("it cannot be stopped")?;
+                        // The signal to go on is for this stop: the terminal is taken over again but once.
+                        let _ = timeout(CONTINUED, continued.recv()).await;
+                        screen.resume().context("the terminal cannot be used again")?;
+                    }
                     Effect::Copy(text) => screen.copy(&text).context("the terminal cannot be used")?,
                     Effect::Stream(loops) if loops.is_empty() => run.source.stream(Streaming::Off),
                     Effect::Stream(loops) => run.source.stream(Streaming::Only(&loops)),
