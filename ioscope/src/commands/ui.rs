@@ -22,13 +22,15 @@ use super::{
 };
 use crate::{
     cli::{ScreenArgs, StatArgs, TargetArgs, TracingArgs, UiArgs},
-    source::{Source as _, Streaming},
+    source::{Source as _, Streaming, printable},
     tui::{App, Config, Effect, Message, MissingHook, Screen, Theme, Tracing, update},
 };
 
 /// How often a summary is printed where there is no terminal to draw on.
 const PRINT_INTERVAL: Duration = Duration::from_secs(1);
 
+/// So many processes are called by their names in the title.
+const MOST_NAMED: usize = 4;
 /// How soon the signal comes that let it go on, after a stop.
 const CONTINUED: Duration = Duration::from_millis(100);
 
@@ -183,17 +185,20 @@ fn theme(config: &Config) -> Theme {
     Theme::new(&config.palette(variable("NO_COLOR").is_none(), true_colour))
 }
 
+/// A process's name and number.
+fn named(pid: &u32) -> String {
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    format!("{} ({pid})", printable(name.trim_end())).trim_start().to_owned()
+}
+
 /// The targets, for people.
 fn title(targets: &TargetArgs) -> String {
     if targets.all {
         return "all processes".to_owned();
     }
     let processes = match targets.pids.as_slice() {
-        [pid] => {
-            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            Some(format!("{} ({pid})", name.trim_end()).trim_start().to_owned())
-        }
         [] => None,
+        pids if pids.len() <= MOST_NAMED => Some(pids.iter().map(named).collect::<Vec<_>>().join(", ")),
         pids => Some(format!("{} processes", pids.len())),
     };
     let program = targets.program.first().map(|program| {
@@ -214,9 +219,12 @@ mod tests {
     fn titles_name_the_targets() {
         let of = |targets: TargetArgs| title(&targets);
         assert_eq!(of(TargetArgs { all: true, ..TargetArgs::default() }), "all processes");
-        assert_eq!(of(TargetArgs { pids: vec![1, 2], ..TargetArgs::default() }), "2 processes");
+        assert_eq!(of(TargetArgs { pids: vec![1; 5], ..TargetArgs::default() }), "5 processes");
         // No process has this number.
-        assert_eq!(of(TargetArgs { pids: vec![u32::MAX], ..TargetArgs::default() }), "(4294967295)");
+        let nobody = u32::MAX;
+        assert_eq!(of(TargetArgs { pids: vec![nobody], ..TargetArgs::default() }), "(4294967295)");
+        let two = of(TargetArgs { pids: vec![std::process::id(), nobody], ..TargetArgs::default() });
+        assert!(two.ends_with(&format!("({}), (4294967295)", std::process::id())), "{two}");
         let mixed = TargetArgs {
             comm: vec!["redis-*".to_owned()],
             program: vec!["/bin/sleep".into(), "1".into()],

@@ -7,7 +7,7 @@ use super::text::cut;
 use crate::{
     model::{Distribution, Stats},
     output::numbers::{count, duration, percent, rate},
-    tui::state::{App, Compared},
+    tui::{shown::Compared, state::App},
 };
 
 /// The names of the measures.
