@@ -19,6 +19,9 @@ use crate::{
     tui::state::{App, Screen},
 };
 
+/// A title needs so many cells.
+const LEAST_TITLE: u16 = 32;
+
 /// Draws the header, the names of the screens and the notice.
 pub(super) fn draw(app: &App, layout: &Layout, buffer: &mut Buffer) {
     let header = layout.header;
@@ -33,7 +36,10 @@ pub(super) fn draw(app: &App, layout: &Layout, buffer: &mut Buffer) {
         _ => {
             let first = Rect { height: 1, ..header };
             let facts = facts(app);
-            let room = first.width.saturating_sub(facts.last().map_or(0, cells) + 2);
+            // How it is traced has room before all of a long title.
+            let beside = |facts: &Line<'_>| first.width.saturating_sub(cells(facts) + 2);
+            let rooms = facts.iter().map(beside);
+            let room = rooms.clone().find(|room| *room >= LEAST_TITLE).or(rooms.last()).unwrap_or(0);
             let title = title(app, room);
             buffer.set_line(first.x, first.y, &title, room);
             spread(buffer, first, &Line::raw(" ".repeat(usize::from(cells(&title).min(room)))), &facts);
