@@ -186,7 +186,7 @@ fn theme(config: &Config) -> Theme {
 }
 
 /// A process's name and number.
-fn named(pid: &u32) -> String {
+fn named(pid: u32) -> String {
     let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     format!("{} ({pid})", printable(name.trim_end())).trim_start().to_owned()
 }
@@ -198,7 +198,9 @@ fn title(targets: &TargetArgs) -> String {
     }
     let processes = match targets.pids.as_slice() {
         [] => None,
-        pids if pids.len() <= MOST_NAMED => Some(pids.iter().map(named).collect::<Vec<_>>().join(", ")),
+        pids if pids.len() <= MOST_NAMED => {
+            Some(pids.iter().copied().map(named).collect::<Vec<_>>().join(", "))
+        }
         pids => Some(format!("{} processes", pids.len())),
     };
     let program = targets.program.first().map(|program| {

@@ -38,8 +38,8 @@ pub(super) fn draw(app: &App, layout: &Layout, buffer: &mut Buffer) {
             let facts = facts(app);
             // How it is traced has room before all of a long title.
             let beside = |facts: &Line<'_>| first.width.saturating_sub(cells(facts) + 2);
-            let rooms = facts.iter().map(beside);
-            let room = rooms.clone().find(|room| *room >= LEAST_TITLE).or(rooms.last()).unwrap_or(0);
+            let rooms = facts.each_ref().map(beside);
+            let room = *rooms.iter().find(|room| **room >= LEAST_TITLE).unwrap_or(&rooms[1]);
             let title = title(app, room);
             buffer.set_line(first.x, first.y, &title, room);
             spread(buffer, first, &Line::raw(" ".repeat(usize::from(cells(&title).min(room)))), &facts);
