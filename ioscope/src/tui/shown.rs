@@ -100,7 +100,9 @@ pub(super) struct Compared {
 impl App {
     /// Makes what the screens show from the model.
     pub(super) fn refresh(&mut self) {
-        let rows = rows(&self.model, &self.window, std::mem::take(&mut self.shown.rows));
+        let mut rows = rows(&self.model, &self.window, std::mem::take(&mut self.shown.rows));
+        let findings: Vec<Finding> = self.find(self.model.loops()).into_iter().filter(is_a_warning).collect();
+        tell(&mut rows, &findings);
         // When all have ended, the last state stays.
         let all_ended = rows.iter().all(|row| row.ended);
         let counted = || rows.iter().filter(|row| !row.ended || all_ended);
@@ -112,7 +114,7 @@ impl App {
             events_per_s: counted().map(|row| row.events_per_s).sum(),
             cost: self.window.cost(&self.model),
             drops: *self.model.drops(),
-            findings: self.find(self.model.loops()).into_iter().filter(is_a_warning).collect(),
+            findings,
             rows,
             ..Shown::default()
         };
@@ -292,6 +294,22 @@ impl App {
 /// Whether a finding is more than worth knowing.
 fn is_a_warning(finding: &Finding) -> bool {
     finding.severity > Severity::Info
+}
+
+/// Tells each loop's row what is wrong with it.
+fn tell(rows: &mut [Row], findings: &[Finding]) {
+    let mut by_loop: HashMap<(u32, u32), Vec<Severity>> = HashMap::new();
+    for finding in findings {
+        for identity in &finding.loops {
+            by_loop.entry((identity.pid, identity.tid)).or_default().push(finding.severity);
+        }
+    }
+    for row in rows {
+        row.findings = None;
+        for severity in by_loop.get(&(row.identity.pid, row.identity.tid)).into_iter().flatten() {
+            row.find(*severity, 1);
+        }
+    }
 }
 
 /// Whether a row has this text, in lower case, in what it says of who it is and what it does.

@@ -11,7 +11,7 @@ use super::{
     fixture::{MS, S, START, Thread, US, app, batch, crowd, press, scene, servers, steady, take},
 };
 use crate::{
-    model::LoopId,
+    model::{LoopId, findings::Severity},
     tui::{
         App, Effect, Message,
         bindings::Action,
@@ -367,6 +367,9 @@ fn what_is_wrong_with_a_loop_is_told_with_what_to_do() {
     assert_eq!(tags, ["blocking-call"]);
     let screen = |app: &App| text(&draw(app, SIZE)).join("\n");
     assert!(screen(&app).contains("!! syncing blocking-call: "), "{}", screen(&app));
+    let told: Vec<_> = app.table().map(|row| (row.identity.comm.as_str(), row.findings)).collect();
+    let critical = Some((Severity::Critical, 1));
+    assert_eq!(told, [("syncing", critical), ("steady", None)]);
     keys(&mut app, "/syncing");
     press(&mut app, KeyCode::Enter);
     keys(&mut app, "g2");
