@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 
-use ioscope_common::WaitCall;
+use ioscope_common::{Drops, WaitCall};
 
 use super::{
     drawings::{draw, text},
     fixture::{MS, S, START, Thread, US, app, batch, crowd, press, scene, servers, steady, take},
 };
 use crate::{
-    model::{LoopId, findings::Severity},
+    model::{Batch, LoopId, findings::Severity},
     tui::{
         App, Effect, Message,
         bindings::Action,
@@ -370,6 +370,13 @@ fn what_is_wrong_with_a_loop_is_told_with_what_to_do() {
     let told: Vec<_> = app.table().map(|row| (row.identity.comm.as_str(), row.findings)).collect();
     let critical = Some((Severity::Critical, 1));
     assert_eq!(told, [("syncing", critical), ("steady", None)]);
+    // A stack that is missing does not hide it, a record that is missing does.
+    let drops = Drops { captures_full: 3, ..Drops::default() };
+    take(&mut app, Batch { at: START + 4 * S, drops, ..Batch::default() });
+    assert!(screen(&app).contains("!! syncing blocking-call: ") && screen(&app).contains("3 dropped"));
+    let drops = Drops { ring_full: 2, captures_full: 3, ..Drops::default() };
+    take(&mut app, Batch { at: START + 5 * S, drops, ..Batch::default() });
+    assert!(screen(&app).contains("2 records dropped"), "{}", screen(&app));
     keys(&mut app, "/syncing");
     press(&mut app, KeyCode::Enter);
     keys(&mut app, "g2");

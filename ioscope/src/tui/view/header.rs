@@ -191,7 +191,10 @@ fn notice(app: &App, room: usize) -> Line<'static> {
             Span::styled(form.cloned().unwrap_or_default(), app.theme.bad),
         ]);
     }
-    if let Some(line) = drop_lines(&app.shown.drops).next() {
+    // A stack that was not captured makes no number wrong: what is wrong with a loop is worse.
+    let drops = &app.shown.drops;
+    let is_short = total(drops) > drops.captures_full || app.shown.findings.is_empty();
+    if let Some(line) = drop_lines(drops).next().filter(|_| is_short) {
         return Line::styled(cut(&line, room), app.theme.bad);
     }
     if let Some(finding) = app.shown.findings.first() {
