@@ -1,7 +1,8 @@
 //! What a frame of the terminal UI costs with a thousand loops: `cargo xtask bench` runs it.
 //!
 //! Made-up loops, moved by the same state machine that runs in the kernel, are handed to the UI as a live
-//! source would, batch by batch; each screen is then made and drawn a hundred times. Prints a JSON object:
+//! source would, batch by batch; each screen is then made and drawn a hundred times. Their times are spread over
+//! decades, as those of real loops are, so that histograms are as wide as they get. Prints a JSON object:
 //! milliseconds (the median and the worst) and the memory of the process.
 
 use std::{
@@ -24,12 +25,35 @@ const SIZE: (u16, u16) = (200, 50);
 const US: u64 = 1_000;
 const TICK: u64 = 250_000 * US;
 
-/// A thread that turns a thousand times a second.
+/// Made-up numbers, the same in every run.
+struct Dice(u64);
+
+impl Dice {
+    /// From the one to the other, each decade as often as the next.
+    fn between(&mut self, least: u64, most: u64) -> u64 {
+        // xorshift64
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        let share = (self.0 >> 11) as f64 / (1_u64 << 53) as f64;
+        let value = least as f64 * (most as f64 / least as f64).powf(share);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "between two whole numbers"
+        )]
+        let value = value as u64;
+        value
+    }
+}
+
+/// A thread that turns some thousand times a second.
 struct Thread {
     id: LoopId,
     identity: Arc<Identity>,
     machine: Box<Loop>,
     wake: Wake,
+    dice: Dice,
     now: u64,
 }
 
@@ -50,6 +74,7 @@ impl Thread {
             identity: Arc::new(identity),
             machine,
             wake: Wake::default(),
+            dice: Dice(u64::from(number)),
             now: TICK,
         }
     }
@@ -59,13 +84,19 @@ impl Thread {
         self.machine.step(transition, self.now);
     }
 
-    fn turn(&mut self, run: u64) {
+    fn turn(&mut self) {
+        let dice = &mut self.dice;
+        let (run, sleep, latency) =
+            (dice.between(2 * US, 2_000 * US), dice.between(50 * US, 2_000 * US), dice.between(US, 300 * US));
+        // Some turns are timers'.
+        let timer = dice.between(1, 100) < 3;
+        let events = if timer { 0 } else { dice.between(1, 500) };
         let args = WaitArgs {
             call: WaitCall::EpollWait,
             poller: PollerKind::Epoll,
             fd: 3,
             max_events: 1024,
-            timeout: -1,
+            timeout: if timer { i64::try_from(sleep).unwrap_or(-1) } else { -1 },
             ring: 0,
             taken: 0,
         };
@@ -74,11 +105,13 @@ impl Thread {
             US,
             Transition::SwitchOut { asleep: true, syscall: -1, futex: false, argument: 0, throttled: false },
         );
-        let sleep = 1_000 * US - run;
-        self.wake = Wake { at: self.now + sleep - 20 * US, waker: 1, context: 1 };
+        let woken_at = self.now + sleep;
+        self.wake = Wake { at: woken_at, waker: 1, context: 1 };
         let wake = self.wake;
-        self.step(sleep - 2 * US, Transition::SwitchIn { wake, shared: false });
-        self.step(US, Transition::Return { result: 1, posted: 0, ready_at: READY_UNKNOWN });
+        self.step(sleep + latency, Transition::SwitchIn { wake, shared: false });
+        let ready_at = if timer { READY_UNKNOWN } else { woken_at };
+        let result = i64::try_from(events).unwrap_or(0);
+        self.step(US, Transition::Return { result, posted: 0, ready_at });
         self.now += run;
     }
 
@@ -99,9 +132,9 @@ impl Thread {
 fn batch(at: u64, threads: &mut [Thread], streaming: &[LoopId]) -> Batch {
     let mut batch = Batch { at, cost: Cost::default(), ..Batch::default() };
     for thread in threads {
-        let run = 20 * US + u64::from(thread.identity.tid % 900) * US;
-        while thread.now + 1_100 * US < at {
-            thread.turn(run);
+        // The longest turn.
+        while thread.now + 5_000 * US < at {
+            thread.turn();
             if streaming.contains(&thread.id) && thread.machine.last.returned_at != 0 {
                 batch.iterations.push((thread.id, thread.machine.last));
             }
@@ -168,8 +201,8 @@ fn main() -> anyhow::Result<()> {
         }
         screens.insert(name.to_owned(), json!({ "frame": summary(draws), "batch": summary(updates) }));
     }
-    // The threads of this program are no part of the UI.
-    let own_kib = u64::from(LOOPS) * u64::try_from(size_of::<Loop>() * 2)? / 1024;
+    // The threads of this program are no part of the UI; the copies of them in a batch are.
+    let own_kib = u64::from(LOOPS) * u64::try_from(size_of::<Loop>())? / 1024;
     println!(
         "{}",
         json!({ "loops": LOOPS, "screens": screens, "rss_kib": memory_kib(), "made_up_kib": own_kib })

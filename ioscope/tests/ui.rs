@@ -8,6 +8,7 @@ mod terminal;
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
+    path::PathBuf,
     process::{Child, Command, Stdio},
 };
 
@@ -230,6 +231,169 @@ fn a_stop_and_a_continue_bring_the_screen_back() {
     terminal.type_in("\x03");
     assert!(terminal.wait_for_end().success());
     terminal.assert_restored();
+}
+
+/// Ctrl-Z, at a shell that does job control: the key stops ioscope, `fg` goes on with it.
+#[test]
+fn a_key_stops_it_and_the_shell_brings_it_back() {
+    if !may_trace() {
+        return;
+    }
+    let worker = Worker::start();
+    // (A shell that is not interactive has no job control by itself, and reads no `fg` from the terminal.)
+    let script = r#"set -m; "$0" --pid "$1"; echo "STOPPED WITH $?"; read -r; fg; echo "ENDED WITH $?""#;
+    let mut terminal = Terminal::run(80, 24, &["bash", "-c", script, IOSCOPE, &worker.pid()]);
+    terminal.wait_for("healthy");
+    assert!(terminal.is_raw());
+    terminal.type_in("\x1a");
+    // 128 and SIGTSTP.
+    terminal.wait_for("STOPPED WITH 148");
+    assert!(!terminal.text().contains("healthy"), "{}", terminal.text());
+    terminal.assert_restored();
+    terminal.watch_for(std::time::Duration::from_millis(600));
+    assert!(!terminal.text().contains("healthy"), "nothing is drawn while it is stopped");
+    terminal.assert_restored();
+    terminal.type_in("\n");
+    terminal.wait_for("healthy");
+    // Taken over once, and for good.
+    assert!(terminal.is_raw() && terminal.screen().alternate_screen() && terminal.screen().hide_cursor());
+    // It goes on: keys are read, and the screen changes.
+    terminal.type_in("?");
+    terminal.wait_for("keys and states");
+    terminal.type_in("q");
+    terminal.wait_for_no("keys and states");
+    terminal.type_in("q");
+    terminal.wait_for("ENDED WITH 0");
+    assert!(terminal.wait_for_end().success());
+    terminal.assert_restored();
+}
+
+/// An example of this crate, built as the tests are.
+fn example(name: &str) -> PathBuf {
+    // A run of one test builds no examples.
+    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into()))
+        .args(["build", "--quiet", "--package", env!("CARGO_PKG_NAME"), "--example", name])
+        .status();
+    assert!(status.expect("cargo starts").success());
+    let test = std::env::current_exe().expect("the test has a path");
+    test.ancestors().nth(2).expect("it lies in deps").join("examples").join(name)
+}
+
+#[test]
+fn a_panic_leaves_the_terminal_as_it_was_and_can_be_read() {
+    let program = example("panic_on_screen");
+    let program = program.to_str().expect("a path");
+    let quietly = [("RUST_BACKTRACE", "0")];
+
+    let mut terminal = Terminal::run_with(80, 24, &[program], &quietly);
+    terminal.wait_for("1 Loops");
+    assert!(terminal.is_raw() && terminal.screen().alternate_screen() && terminal.screen().hide_cursor());
+    terminal.type_in("x");
+    assert_eq!(terminal.wait_for_end().code(), Some(101));
+    terminal.assert_restored();
+    assert!(terminal.text().contains("what draws fell over"), "{}", terminal.text());
+    assert!(!terminal.text().contains("1 Loops"));
+
+    let mut terminal = Terminal::run_with(80, 24, &[program, "aside"], &quietly);
+    terminal.wait_for("1 Loops");
+    terminal.type_in("x");
+    // The screen stays, and nothing is written over it.
+    terminal.watch_for(std::time::Duration::from_millis(500));
+    assert!(terminal.is_raw() && terminal.screen().alternate_screen() && terminal.screen().hide_cursor());
+    assert!(terminal.text().contains("1 Loops") && !terminal.text().contains("fell over"));
+    terminal.type_in("x");
+    assert!(terminal.wait_for_end().success());
+    terminal.assert_restored();
+    assert!(terminal.text().contains("a thread aside fell over"), "{}", terminal.text());
+}
+
+/// Which colours are on the screen, by what the terminal says of itself and what the configuration wants.
+#[test]
+fn colours_are_those_that_the_terminal_has_and_the_user_wants() {
+    use vt100::Color::{Default, Idx, Rgb};
+    if !may_trace() {
+        return;
+    }
+    let worker = Worker::start();
+    let directory = tempfile::tempdir().expect("a directory");
+    let colours = |palette: &str, variables: &[(&str, &str)]| {
+        let file = directory.path().join(format!("{palette}.toml"));
+        std::fs::write(&file, format!("[theme]\npalette = \"{palette}\"\n")).expect("it is written");
+        let file = file.to_str().expect("a path");
+        let command = [IOSCOPE, "--config", file, "--pid", &worker.pid()];
+        let mut terminal = Terminal::run_with(120, 40, &command, variables);
+        terminal.wait_for("healthy");
+        // The help has every state in its colour.
+        terminal.type_in("?");
+        terminal.wait_for("keys and states");
+        terminal.colours()
+    };
+    let true_colour = ("COLORTERM", "truecolor");
+    let (screen, plain) = (("TERM", "screen"), ("NO_COLOR", "1"));
+    let is_true = |colour: &vt100::Color| matches!(colour, Rgb(..));
+    let is_of_16 = |colour: &vt100::Color| matches!(colour, Default | Idx(0..16));
+
+    let terminals_own = colours("terminal", &[screen]);
+    assert!(terminals_own.len() > 3 && terminals_own.iter().all(is_of_16), "{terminals_own:?}");
+    for palette in ["dark", "light"] {
+        let without = colours(palette, &[screen]);
+        assert!(without.len() > 3 && without.iter().all(is_of_16), "{without:?}");
+        let with = colours(palette, &[true_colour]);
+        assert!(with.iter().filter(|colour| is_true(colour)).count() > 3, "{with:?}");
+        assert!(with.iter().all(|colour| is_true(colour) || *colour == Default), "{with:?}");
+    }
+    // The blue of WAITING.
+    assert!(colours("light", &[true_colour]).contains(&Rgb(0x1f, 0x5f, 0xbf)));
+    assert!(colours("dark", &[true_colour]).contains(&Rgb(0x6e, 0xa8, 0xfe)));
+    assert_eq!(colours("dark", &[true_colour, plain]), [Default]);
+}
+
+/// What `y` hands to the terminal: OSC 52, to the clipboard, in base64, ended by ST.
+#[test]
+fn a_copied_row_arrives_at_the_terminals_clipboard() {
+    if !may_trace() {
+        return;
+    }
+    let worker = Worker::start();
+    let mut terminal = watch(&worker);
+    terminal.type_in("/stalling\rg");
+    terminal.wait_for("1/1");
+    terminal.type_in("y");
+    terminal.wait_for("OSC 52");
+    let text = terminal.wait_for_sequence(b"\x1b]52;c;", b"\x1b\\");
+    let text = String::from_utf8(base64(&text)).expect("text");
+    let value = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        line.unwrap_or_else(|| panic!("no {name} in {text}")).to_owned()
+    };
+    assert_eq!(value("process "), worker.pid());
+    assert_eq!(value("name "), "stalling");
+    assert_eq!(value("wait call "), "epoll_pwait");
+    assert!(value("utilisation ").ends_with('%'), "{text}");
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", worker.pid())).expect("it lives");
+    let thread = value("thread ");
+    assert!(tasks.flatten().any(|task| task.file_name().to_str() == Some(&thread)), "{text}");
+}
+
+/// Decodes base64 (RFC 4648), padding included.
+fn base64(text: &[u8]) -> Vec<u8> {
+    assert!(text.len().is_multiple_of(4), "it is padded");
+    let digit = |byte: &u8| match byte {
+        b'A'..=b'Z' => byte - b'A',
+        b'a'..=b'z' => byte - b'a' + 26,
+        b'0'..=b'9' => byte - b'0' + 52,
+        b'+' => 62,
+        b'/' => 63,
+        other => panic!("{other} is no digit"),
+    };
+    let mut bytes = Vec::new();
+    for group in text.chunks(4) {
+        let digits: Vec<u8> = group.iter().filter(|byte| **byte != b'=').map(digit).collect();
+        let bits = digits.iter().fold(0_u32, |bits, digit| bits << 6 | u32::from(*digit));
+        let bits = bits << (6 * (4 - digits.len()));
+        bytes.extend_from_slice(&bits.to_be_bytes()[1..digits.len()]);
+    }
+    bytes
 }
 
 #[test]

@@ -9,7 +9,10 @@ use std::{
 use anyhow::{Context as _, Result};
 use crossterm::event::{Event as Input, EventStream};
 use futures_util::{FutureExt as _, StreamExt as _};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::timeout,
+};
 
 use super::{
     config,
@@ -19,12 +22,17 @@ use super::{
 };
 use crate::{
     cli::{ScreenArgs, StatArgs, TargetArgs, TracingArgs, UiArgs},
-    source::{Source as _, Streaming},
+    source::{Source as _, Streaming, printable},
     tui::{App, Config, Effect, Message, MissingHook, Screen, Theme, Tracing, update},
 };
 
 /// How often a summary is printed where there is no terminal to draw on.
 const PRINT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// So many processes are called by their names in the title.
+const MOST_NAMED: usize = 4;
+/// How soon the signal comes that let it go on, after a stop.
+const CONTINUED: Duration = Duration::from_millis(100);
 
 /// Runs the command.
 pub(super) fn run(args: &UiArgs) -> Result<ExitCode> {
@@ -127,7 +135,12 @@ async fn show(run: &mut Run, title: String, settings: &Settings, bpf_time: bool)
             for effect in update(&mut app, message) {
                 match effect {
                     Effect::Redraw => redraw = true,
-                    Effect::Suspend => screen.suspend().context("the terminal cannot be used again")?,
+                    Effect::Suspend => {
+                        screen.stop().context("it cannot be stopped")?;
+                        // The signal to go on is for this stop: the terminal is taken over again but once.
+                        let _ = timeout(CONTINUED, continued.recv()).await;
+                        screen.resume().context("the terminal cannot be used again")?;
+                    }
                     Effect::Copy(text) => screen.copy(&text).context("the terminal cannot be used")?,
                     Effect::Stream(loops) if loops.is_empty() => run.source.stream(Streaming::Off),
                     Effect::Stream(loops) => run.source.stream(Streaming::Only(&loops)),
@@ -175,17 +188,22 @@ fn theme(config: &Config) -> Theme {
     Theme::new(&config.palette(variable("NO_COLOR").is_none(), true_colour))
 }
 
+/// A process's name and number.
+fn named(pid: u32) -> String {
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    format!("{} ({pid})", printable(name.trim_end())).trim_start().to_owned()
+}
+
 /// The targets, for people.
 fn title(targets: &TargetArgs) -> String {
     if targets.all {
         return "all processes".to_owned();
     }
     let processes = match targets.pids.as_slice() {
-        [pid] => {
-            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            Some(format!("{} ({pid})", name.trim_end()).trim_start().to_owned())
-        }
         [] => None,
+        pids if pids.len() <= MOST_NAMED => {
+            Some(pids.iter().copied().map(named).collect::<Vec<_>>().join(", "))
+        }
         pids => Some(format!("{} processes", pids.len())),
     };
     let program = targets.program.first().map(|program| {
@@ -206,9 +224,12 @@ mod tests {
     fn titles_name_the_targets() {
         let of = |targets: TargetArgs| title(&targets);
         assert_eq!(of(TargetArgs { all: true, ..TargetArgs::default() }), "all processes");
-        assert_eq!(of(TargetArgs { pids: vec![1, 2], ..TargetArgs::default() }), "2 processes");
+        assert_eq!(of(TargetArgs { pids: vec![1; 5], ..TargetArgs::default() }), "5 processes");
         // No process has this number.
-        assert_eq!(of(TargetArgs { pids: vec![u32::MAX], ..TargetArgs::default() }), "(4294967295)");
+        let nobody = u32::MAX;
+        assert_eq!(of(TargetArgs { pids: vec![nobody], ..TargetArgs::default() }), "(4294967295)");
+        let two = of(TargetArgs { pids: vec![std::process::id(), nobody], ..TargetArgs::default() });
+        assert!(two.ends_with(&format!("({}), (4294967295)", std::process::id())), "{two}");
         let mixed = TargetArgs {
             comm: vec!["redis-*".to_owned()],
             program: vec!["/bin/sleep".into(), "1".into()],

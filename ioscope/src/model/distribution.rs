@@ -3,26 +3,60 @@
 use ioscope_common::{Histogram, bucket_high, bucket_low};
 
 /// A distribution of nanoseconds or of counts.
+///
+/// Only the buckets from the first that holds a value to the last that does are kept: a loop has six distributions, each
+/// is kept several times over, and there may be thousands of loops whose values lie within a few decades.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Distribution {
     count: u64,
     sum: u64,
     max: u64,
-    buckets: Vec<u64>,
+    /// The bucket of the first of `counts`.
+    first: usize,
+    /// Neither the first nor the last is 0.
+    counts: Vec<u64>,
 }
 
 impl Distribution {
     /// Adds what a kernel-side histogram has counted since `earlier`, a copy of the same histogram.
     pub fn add_since<const N: usize>(&mut self, now: &Histogram<N>, earlier: Option<&Histogram<N>>) {
-        self.buckets.resize(self.buckets.len().max(N), 0);
-        for (at, (total, &count)) in self.buckets.iter_mut().zip(&now.buckets).enumerate() {
-            let before = earlier.and_then(|earlier| earlier.buckets.get(at)).copied().unwrap_or(0);
-            let added = u64::from(count.wrapping_sub(before));
-            *total += added;
-            self.count += added;
+        let added = |at: usize| {
+            let before = earlier.map_or(0, |earlier| earlier.buckets[at]);
+            u64::from(now.buckets[at].wrapping_sub(before))
+        };
+        if let Some(first) = (0..N).find(|at| added(*at) > 0) {
+            let last = (first..N).rfind(|at| added(*at) > 0).unwrap_or(first);
+            self.make_room(first, last);
+            for at in first..=last {
+                self.counts[at - self.first] += added(at);
+                self.count += added(at);
+            }
         }
         self.sum = self.sum.wrapping_add(now.sum.wrapping_sub(earlier.map_or(0, |earlier| earlier.sum)));
         self.max = self.max.max(now.max);
+    }
+
+    /// Makes room for the values of these buckets, both of which are about to get some.
+    fn make_room(&mut self, first: usize, last: usize) {
+        let held = self.held();
+        if held.contains(&first) && held.contains(&last) {
+            return;
+        }
+        let (from, to) =
+            if held.is_empty() { (first, last + 1) } else { (first.min(held.start), held.end.max(last + 1)) };
+        let mut counts = vec![0; to - from];
+        counts[held.start.saturating_sub(from)..][..held.len()].copy_from_slice(&self.counts);
+        (self.first, self.counts) = (from, counts);
+    }
+
+    /// The buckets that are kept.
+    const fn held(&self) -> std::ops::Range<usize> {
+        self.first..self.first + self.counts.len()
+    }
+
+    /// How many values a bucket holds.
+    fn of_bucket(&self, bucket: usize) -> u64 {
+        bucket.checked_sub(self.first).and_then(|at| self.counts.get(at)).copied().unwrap_or(0)
     }
 
     /// How many values.
@@ -52,7 +86,7 @@ impl Distribution {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rank is a count")]
         let rank = ((self.count as f64 * share).ceil() as u64).clamp(1, self.count.max(1));
         let mut seen = 0;
-        for (bucket, count) in self.buckets.iter().enumerate() {
+        for (bucket, count) in self.held().zip(&self.counts) {
             seen += count;
             if seen >= rank {
                 let (low, high) = (bucket_low(bucket), bucket_high(bucket));
@@ -65,25 +99,33 @@ impl Distribution {
     /// What was added after `earlier`, a former state of this distribution.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
-        let buckets: Vec<u64> = self
-            .buckets
-            .iter()
-            .enumerate()
-            .map(|(at, count)| count - earlier.buckets.get(at).copied().unwrap_or(0))
-            .collect();
+        let added = |bucket: usize| self.of_bucket(bucket) - earlier.of_bucket(bucket);
+        let first = self.held().find(|bucket| added(*bucket) > 0).unwrap_or(0);
+        let end = self.held().rfind(|bucket| added(*bucket) > 0).map_or(first, |last| last + 1);
         let max = if self.max > earlier.max {
             self.max
+        } else if first < end {
+            (bucket_high(end - 1) - 1).min(self.max)
         } else {
-            buckets.iter().rposition(|count| *count > 0).map_or(0, |at| (bucket_high(at) - 1).min(self.max))
+            0
         };
-        Self { count: self.count - earlier.count, sum: self.sum.wrapping_sub(earlier.sum), max, buckets }
+        Self {
+            count: self.count - earlier.count,
+            sum: self.sum.wrapping_sub(earlier.sum),
+            max,
+            first,
+            counts: (first..end).map(added).collect(),
+        }
     }
 
     /// Adds another distribution of the same kind.
     pub fn merge(&mut self, other: &Self) {
-        self.buckets.resize(self.buckets.len().max(other.buckets.len()), 0);
-        for (total, count) in self.buckets.iter_mut().zip(&other.buckets) {
-            *total += count;
+        let held = other.held();
+        if !held.is_empty() {
+            self.make_room(held.start, held.end - 1);
+            for (bucket, count) in held.zip(&other.counts) {
+                self.counts[bucket - self.first] += count;
+            }
         }
         self.count += other.count;
         self.sum = self.sum.wrapping_add(other.sum);
@@ -92,9 +134,8 @@ impl Distribution {
 
     /// The buckets that hold values: smallest value, one more than the largest, count.
     pub fn buckets(&self) -> impl Iterator<Item = (u64, u64, u64)> {
-        self.buckets
-            .iter()
-            .enumerate()
+        self.held()
+            .zip(&self.counts)
             .filter(|(_, count)| **count > 0)
             .map(|(at, count)| (bucket_low(at), bucket_high(at), *count))
     }

@@ -48,6 +48,15 @@ pub fn write(out: &mut impl io::Write, summary: &Summary, details: bool) -> io::
     write_drops(out, &summary.drops)
 }
 
+/// What stands before a finding.
+pub(crate) const fn severity_mark(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Info => "i",
+        Severity::Warn => "!",
+        Severity::Critical => "!!",
+    }
+}
+
 /// Writes the findings, the worst first.
 fn write_findings(out: &mut impl io::Write, findings: &[Finding]) -> io::Result<()> {
     if findings.is_empty() {
@@ -61,11 +70,7 @@ fn write_findings(out: &mut impl io::Write, findings: &[Finding]) -> io::Result<
             1 => " and another loop of its process".to_owned(),
             number => format!(" and {number} other loops of its process"),
         };
-        let mark = match finding.severity {
-            Severity::Info => "i",
-            Severity::Warn => "!",
-            Severity::Critical => "!!",
-        };
+        let mark = severity_mark(finding.severity);
         writeln!(
             out,
             "\n{mark:>2} {} {}: {name}{others} {}",

@@ -95,6 +95,7 @@ const ALL: &[Screen] = &Screen::ALL;
 const LOOPS: &[Screen] = &[Screen::Loops];
 const TIMELINE: &[Screen] = &[Screen::Timeline];
 const LISTS: &[Screen] = &[Screen::Loops, Screen::Timeline, Screen::Stalls];
+const BEYOND_LOOPS: &[Screen] = &[Screen::Detail, Screen::Timeline, Screen::Stalls, Screen::Compare];
 const MARKING: &[Screen] = &[Screen::Loops, Screen::Compare];
 use Footer::{Nowhere, On};
 
@@ -102,17 +103,18 @@ use Footer::{Nowhere, On};
 pub(super) static BINDINGS: &[Binding] = bindings![
     Action::Leave, "quit", [character('q')], On(ALL, "quit"), "quit, or close what is open";
     Action::Help, "help", [character('?'), plain(KeyCode::F(1))], On(ALL, "help"), "this help";
+    Action::Close, "close", [plain(KeyCode::Esc)], On(BEYOND_LOOPS, "back"), "close what is open, clear the filter, go back";
     Action::Open, "open", [plain(KeyCode::Enter)], On(LISTS, "open"),
-        "open the selected loop; fold or unfold a process";
-    Action::Pause, "pause", [character(' ')], On(ALL, "pause"), "hold the screen still, or go on; tracing goes on";
+        "open the loop; fold or unfold the process";
+    Action::Pause, "pause", [character(' ')], On(ALL, "pause"), "hold the screen still, or let it go on";
     Action::Left, "left", [plain(KeyCode::Left), character('h')], On(TIMELINE, "move"),
-        "Loops: fold; Timeline: move the cursor back";
+        "Loops: fold; Timeline: cursor back";
     Action::Right, "right", [plain(KeyCode::Right), character('l')], On(TIMELINE, "move"),
-        "Loops: unfold; Timeline: move the cursor forward";
+        "Loops: unfold; Timeline: cursor forward";
     Action::ZoomIn, "zoom-in", [character('z'), character('i')], On(TIMELINE, "zoom"), "Timeline: less time on the screen";
     Action::ZoomOut, "zoom-out", [character('Z'), character('o')], On(TIMELINE, "zoom"), "Timeline: more time on the screen";
     Action::Wakeups, "wakeups", [character('w')], On(TIMELINE, "wakeups"),
-        "Timeline: draw the selected loop's wakeups, all, or none";
+        "Timeline: wakeups of one loop, all, or none";
     Action::Filter, "filter", [character('/')], On(LISTS, "filter"), "show only what has this text in it";
     Action::NextOrder, "sort", [character('s')], On(LOOPS, "sort"), "sort by the next column";
     Action::PreviousOrder, "sort-back", [character('S')], Nowhere, "sort by the column before";
@@ -139,7 +141,6 @@ pub(super) static BINDINGS: &[Binding] = bindings![
     Action::Go(Screen::Timeline), "timeline", [character('3')], Nowhere, "Timeline: what happens when";
     Action::Go(Screen::Stalls), "stalls", [character('4')], Nowhere, "Stalls: those that go on, and those before";
     Action::Go(Screen::Compare), "compare", [character('5')], Nowhere, "Compare: processes side by side";
-    Action::Close, "close", [plain(KeyCode::Esc)], Nowhere, "close what is open, clear the filter, go back";
     Action::Suspend, "suspend", [control('z')], Nowhere, "back to the shell; fg comes back";
     Action::Quit, "quit-now", [control('c')], Nowhere, "quit";
 ];

@@ -10,6 +10,7 @@ use super::{
 use crate::output::{
     json::syscall_name,
     numbers::{count, duration, percent, rate},
+    text::severity_mark,
 };
 
 /// `100.0%`.
@@ -170,6 +171,12 @@ pub(super) fn stalls(row: &Row, look: Look<'_>) -> Line<'static> {
     } else {
         Line::styled(text, theme.secondary)
     }
+}
+
+/// How many things are wrong, behind the mark of the worst.
+pub(super) fn findings(row: &Row, look: Look<'_>) -> Line<'static> {
+    let Some((severity, number)) = row.findings else { return nothing(look) };
+    Line::styled(format!("{}{number:>2}", severity_mark(severity)), look.app.theme.severity(severity))
 }
 
 #[cfg(test)]

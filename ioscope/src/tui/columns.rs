@@ -37,6 +37,7 @@ pub(super) enum ColumnId {
     WakeP99,
     DelayP99,
     Stalls,
+    Findings,
 }
 
 /// What a cell may need beside its row.
@@ -244,6 +245,9 @@ pub(super) static COLUMNS: &[Column] = &[
         a.ongoing_stall
     )
         .cmp(&(b.stalls, b.ongoing_stall))),
+    numbers!(Findings, "findings", "findings", ["FIND", "INGS"], "FIND", cells::findings, |a, b| a
+        .findings
+        .cmp(&b.findings)),
 ];
 
 /// How wide a column is to be.
@@ -267,11 +271,12 @@ static PLAN: &[(ColumnId, Width)] = &[
     (ColumnId::Load, Width::Cells(6)),
     (ColumnId::Events, Width::Cells(5)),
     (ColumnId::DelayP99, Width::Cells(6)),
+    (ColumnId::Findings, Width::Cells(4)),
     (ColumnId::LoopP50, Width::Cells(6)),
-    (ColumnId::WakeP50, Width::Cells(6)),
     (ColumnId::Utilisation, Width::Cells(PERCENT + 7)),
     (ColumnId::Runtime, Width::Content(12)),
     (ColumnId::WaitCall, Width::Content(14)),
+    (ColumnId::WakeP50, Width::Cells(6)),
     (ColumnId::State, Width::Cells(STATE_NAME)),
     (ColumnId::Pid, Width::Content(10)),
     (ColumnId::SleepsIn, Width::Cells(15)),

@@ -19,6 +19,7 @@ mod config;
 mod history;
 mod message;
 mod rows;
+mod shown;
 mod state;
 mod terminal;
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use ioscope_common::WaitCall;
 
 use super::window::Window;
-use crate::model::{Distribution, Identity, LoopId, LoopModel, Model, Present, Stats};
+use crate::model::{Distribution, Identity, LoopId, LoopModel, Model, Present, Stats, findings::Severity};
 
 /// What a row is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,6 +42,9 @@ pub(super) struct Row {
     pub(super) stalls: u64,
     /// Of these, recent.
     pub(super) recent_stalls: u64,
+    /// The worst of what is wrong with it since tracing began, and how many things that are; without those that are only
+    /// worth knowing.
+    pub(super) findings: Option<(Severity, usize)>,
 }
 
 /// Nanoseconds; none without values.
@@ -83,7 +86,14 @@ impl Row {
             ready_delay: Percentiles::of(&recent.ready_delay),
             stalls: entry.stats.counters.stalls,
             recent_stalls: recent.counters.stalls,
+            findings: None,
         }
+    }
+
+    /// Takes in that so many things are wrong with it, so bad at worst.
+    pub(super) fn find(&mut self, severity: Severity, number: usize) {
+        let (worst, known) = self.findings.unwrap_or((severity, 0));
+        self.findings = Some((worst.max(severity), known + number));
     }
 
     /// A process, of its first loop.
@@ -118,6 +128,9 @@ impl Row {
         self.ready_delay.worst(other.ready_delay);
         self.stalls += other.stalls;
         self.recent_stalls += other.recent_stalls;
+        if let Some((severity, number)) = other.findings {
+            self.find(severity, number);
+        }
     }
 
     /// None without a wakeup.

@@ -2,11 +2,13 @@
 //! a suspension.
 
 use std::{
-    io::{self, BufWriter, Stdout, Write as _},
+    io::{self, BufWriter, IsTerminal as _, Stdout, Write as _},
+    panic::PanicHookInfo,
     sync::{
-        Once,
+        Mutex, Once, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    thread::{self, ThreadId},
 };
 
 use crossterm::{
@@ -29,6 +31,12 @@ const FRAME_BYTES: usize = 64 << 10;
 /// Whether the terminal is taken over, for the panic hook.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 static PANIC_HOOK: Once = Once::new();
+/// The thread that draws, and with which the screen ends.
+static OWNER: Mutex<Option<ThreadId>> = Mutex::new(None);
+/// What other threads had to say when they panicked, until there is a place to say it.
+static LAST_WORDS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+/// And no more than that of it.
+const MOST_WORDS: usize = 8;
 
 /// The terminal while it is ioscope's.
 pub struct Screen {
@@ -44,11 +52,14 @@ impl Screen {
     /// # Errors
     /// When there is none.
     pub fn open(mouse: bool) -> io::Result<Self> {
+        *OWNER.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread::current().id());
         PANIC_HOOK.call_once(|| {
             let next = std::panic::take_hook();
             std::panic::set_hook(Box::new(move |panic| {
-                give_back();
-                next(panic);
+                if !keep_for_later(panic) {
+                    give_back();
+                    next(panic);
+                }
             }));
         });
         let terminal = terminal()?;
@@ -72,14 +83,14 @@ impl Screen {
         execute!(io::stdout(), CopyToClipboard::to_clipboard_from(text))
     }
 
-    /// Gives the terminal back and stops, until the shell says to go on.
+    /// Gives the terminal back and stops, until the shell says to go on (by a signal, `SIGCONT`): then comes
+    /// [`Self::resume`]. Returns at once where nobody could continue it: the kernel stops no orphaned process group.
     ///
     /// # Errors
-    /// When the terminal has gone.
-    pub fn suspend(&mut self) -> io::Result<()> {
+    /// When it cannot be stopped.
+    pub fn stop(&mut self) -> io::Result<()> {
         give_back();
-        kill_process(getpid(), Signal::TSTP)?;
-        self.resume()
+        Ok(kill_process(getpid(), Signal::TSTP)?)
     }
 
     /// Takes the terminal over again after a stop: the shell has changed its modes meanwhile, and what
@@ -117,6 +128,21 @@ fn take(mouse: bool) -> io::Result<()> {
         .inspect_err(|_| give_back())
 }
 
+/// The screen survives another thread's panic (what reads the files of traced programs may panic, and is caught): its
+/// message waits until the screen is gone, if it would be written over it. Tells whether it does.
+fn keep_for_later(panic: &PanicHookInfo<'_>) -> bool {
+    let own = *OWNER.lock().unwrap_or_else(PoisonError::into_inner) == Some(thread::current().id());
+    if own || !TAKEN.load(Ordering::Relaxed) || !io::stderr().is_terminal() {
+        return false;
+    }
+    let mut words = LAST_WORDS.lock().unwrap_or_else(PoisonError::into_inner);
+    if words.len() < MOST_WORDS {
+        let thread = thread::current();
+        words.push(format!("thread '{}' {panic}", thread.name().unwrap_or("without a name")));
+    }
+    true
+}
+
 /// Gives the terminal back if it was taken. Errors have nowhere to go: it may be gone.
 fn give_back() {
     if TAKEN.swap(false, Ordering::Relaxed) {
@@ -124,5 +150,8 @@ fn give_back() {
         let _ = execute!(out, DisableMouseCapture, DisableBracketedPaste, LeaveAlternateScreen, Show);
         let _ = out.flush();
         let _ = disable_raw_mode();
+        for words in LAST_WORDS.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            let _ = writeln!(io::stderr(), "ioscope: {words}");
+        }
     }
 }

@@ -8,6 +8,8 @@ use std::time::Duration;
 use ioscope_common::State;
 use ratatui::style::{Color, Modifier, Style};
 
+use crate::model::findings::Severity;
+
 /// From this loop duration on a percentile is worth a look, below the threshold of a stall.
 const SLOW_LOOP: Duration = Duration::from_millis(10);
 /// From these utilisations on a loop has little room left, or none.
@@ -222,7 +224,10 @@ impl Theme {
             heading: plain.add_modifier(Modifier::BOLD),
             sorted_heading: accent.add_modifier(Modifier::UNDERLINED),
             selected: match palette.get(Role::Selected) {
-                Color::Reset => plain.add_modifier(Modifier::REVERSED),
+                // All of it in one colour: coloured text reversed would be a patchwork.
+                Color::Reset => {
+                    plain.fg(Color::Reset).remove_modifier(Modifier::DIM).add_modifier(Modifier::REVERSED)
+                }
                 colour => plain.bg(colour).add_modifier(Modifier::BOLD),
             },
             tab: accent.add_modifier(Modifier::REVERSED),
@@ -242,6 +247,15 @@ impl Theme {
             self.warning
         } else {
             self.good
+        }
+    }
+
+    /// What is wrong, by how bad it is.
+    pub(super) const fn severity(&self, severity: Severity) -> Style {
+        match severity {
+            Severity::Info => self.secondary,
+            Severity::Warn => self.warning,
+            Severity::Critical => self.bad,
         }
     }
 

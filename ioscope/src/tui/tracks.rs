@@ -141,10 +141,13 @@ impl Track {
             if iteration.flags & Iteration::SLEPT == 0 {
                 add(State::Polling, entered, returned, false);
             } else if let Some(woken) = woken(iteration) {
-                let queued = if iteration.run_queue_ns == NO_WAKEUP { 0 } else { iteration.run_queue_ns };
                 add(State::Waiting, entered, woken, false);
-                add(State::Ready, woken, woken + queued, false);
-                add(State::Polling, woken + queued, returned, false);
+                // Of a wakeup whose CPU was not seen it is not known what was which: that is left out.
+                if iteration.run_queue_ns != NO_WAKEUP {
+                    let on_cpu = woken + iteration.run_queue_ns;
+                    add(State::Ready, woken, on_cpu, false);
+                    add(State::Polling, on_cpu, returned, false);
+                }
             } else {
                 add(State::Waiting, entered, returned, false);
             }
@@ -244,6 +247,16 @@ mod tests {
         assert_eq!(track.at(1_000).map(|iteration| iteration.returned_at), Some(600));
         assert_eq!(track.at(2_500), None);
         assert_eq!(track.at(50), None);
+    }
+
+    #[test]
+    fn a_run_queue_delay_that_is_unknown_is_neither_ready_nor_polling() {
+        let mut tracks = Tracks::default();
+        let unknown = Iteration { run_queue_ns: NO_WAKEUP, ..iteration(200, 100, 300) };
+        tracks.take(&Batch { at: 3_000, iterations: vec![(LoopId(1), unknown)], ..Batch::default() });
+        let track = tracks.of(LoopId(1)).expect("it is there");
+        let expected = [(State::Waiting, 100, 170, false), (State::Running, 200, 500, false)];
+        assert_eq!(segments(track, 0, 10_000), expected);
     }
 
     #[test]

@@ -241,6 +241,8 @@ fn fold(app: &mut App, folded: bool) {
     if app.screen == Screen::Loops
         && app.is_grouped()
         && let Some(pid) = app.selection().map(|row| row.identity.pid)
+        // A process with one loop has no row of its own.
+        && app.table().any(|row| row.key == Key::Process(pid))
     {
         fold_process(app, pid, folded);
     }

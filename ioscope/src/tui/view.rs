@@ -26,7 +26,7 @@ use unicode_width::UnicodeWidthStr as _;
 use ioscope_common::Iteration;
 
 use super::{
-    bindings::Footer,
+    bindings::{Action, Footer},
     rows::Row,
     state::{App, Screen},
 };
@@ -186,44 +186,69 @@ fn footer(app: &App, area: Rect, buffer: &mut Buffer) {
         buffer.set_line(area.x, area.y, &Line::styled(format!(" {note}"), app.theme.accent), area.width);
         return;
     }
-    let rights = match app.screen {
+    let mut keys = Line::default();
+    for key in footer_keys(app, area.width) {
+        let gap = usize::from(key.cells.start.saturating_sub(cells(&keys)));
+        keys.push_span(Span::raw(" ".repeat(gap)));
+        keys.push_span(Span::styled(key.label, app.theme.accent));
+        keys.push_span(Span::raw(key.word));
+    }
+    keys.push_span(Span::raw(" "));
+    spread(buffer, area, &keys, &position(app));
+}
+
+/// Where in the screen's content one is; the shortest form last.
+fn position(app: &App) -> Vec<Line<'static>> {
+    match app.screen {
         Screen::Loops => table::position(app),
         Screen::Timeline => timeline::position(app),
         _ => Vec::new(),
-    };
-    // What says where one is has room first, in its shortest form.
-    let least = rights.last().map_or(0, cells);
-    let keys = keys(app, area.width.saturating_sub(least + 1));
-    spread(buffer, area, &keys, &rights);
+    }
 }
 
-/// The keys, whole words only.
-fn keys(app: &App, width: u16) -> Line<'static> {
-    let mut line = Line::default();
-    let of_screen: Vec<(&str, String)> = app
-        .keys
-        .bindings()
-        .filter_map(|(binding, keys)| match binding.footer {
-            Footer::On(screens, word) if screens.contains(&app.screen) => {
-                Some((word, keys.first().map(|key| key.label())?))
-            }
-            _ => None,
-        })
-        .collect();
-    let all = [("screens", "1-5".to_owned())];
-    let all = of_screen.into_iter().chain(all).collect::<Vec<_>>();
+/// A key in the footer.
+pub(super) struct FooterKey {
+    /// What it does; none where it stands for several.
+    pub(super) action: Option<Action>,
+    /// Where it stands, with the word behind it.
+    pub(super) cells: Range<u16>,
+    label: String,
+    /// With a blank before it; empty where the next key shares it.
+    word: String,
+}
+
+/// The keys that a footer of this width has room for, whole words only.
+pub(super) fn footer_keys(app: &App, width: u16) -> Vec<FooterKey> {
+    // What says where one is has room first, in its shortest form.
+    let least = position(app).last().map_or(0, cells);
+    let room = width.saturating_sub(least + 1);
+    let of_screen = app.keys.bindings().filter_map(|(binding, keys)| match binding.footer {
+        Footer::On(screens, word) if screens.contains(&app.screen) => {
+            Some((word, keys.first().map(|key| key.label())?, Some(binding.action)))
+        }
+        _ => None,
+    });
+    let all: Vec<_> = of_screen.chain([("screens", "1-5".to_owned(), None)]).collect();
+    let mut footer: Vec<FooterKey> = Vec::new();
+    let mut x = 0;
     for group in all.chunk_by(|a, b| a.0 == b.0) {
-        let labels = group.iter().map(|(_, label)| label.as_str()).collect::<String>();
-        let word = format!(" {} ", group[0].0);
-        let more = u16::try_from(1 + labels.width() + word.width()).unwrap_or(u16::MAX);
-        if cells(&line).saturating_add(more) > width {
+        let length = |text: &str| u16::try_from(text.width()).unwrap_or(u16::MAX / 2);
+        let labels: u16 = group.iter().map(|(_, label, _)| length(label)).sum();
+        let word = format!(" {}", group[0].0);
+        // A blank before, and one behind.
+        if x + labels + length(&word) + 2 > room {
             break;
         }
-        line.push_span(Span::raw(" "));
-        line.push_span(Span::styled(labels, app.theme.accent));
-        line.push_span(Span::raw(word));
+        x += 1;
+        for (at, (_, label, action)) in group.iter().enumerate() {
+            let word = if at + 1 == group.len() { word.clone() } else { String::new() };
+            let from = x;
+            x += length(label) + length(&word);
+            footer.push(FooterKey { action: *action, cells: from..x, label: label.clone(), word });
+        }
+        x += 1;
     }
-    line
+    footer
 }
 
 /// Draws a line at the left of an area, and at its right the first of some that has room.

@@ -30,6 +30,8 @@ pub(super) struct Terminal {
     slave: OwnedFd,
     before: Termios,
     emulator: vt100::Parser,
+    /// All that was written, as it came.
+    written: Vec<u8>,
 }
 
 fn cells(number: u16) -> NonZeroU16 {
@@ -41,8 +43,13 @@ fn size(width: u16, height: u16) -> Winsize {
 }
 
 impl Terminal {
-    /// Starts a program on a terminal of this size.
+    /// Starts a program on a terminal of this size, which has 256 colours.
     pub(super) fn run(width: u16, height: u16, command: &[&str]) -> Self {
+        Self::run_with(width, height, command, &[])
+    }
+
+    /// The same, with these variables.
+    pub(super) fn run_with(width: u16, height: u16, command: &[&str], variables: &[(&str, &str)]) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a pty");
         grantpt(&master).expect("a pty");
         unlockpt(&master).expect("a pty");
@@ -57,14 +64,18 @@ impl Terminal {
             .arg("--ctty")
             .args(command)
             .env("TERM", "xterm-256color")
+            // Whoever runs the tests may have a configuration.
+            .env("XDG_CONFIG_HOME", "/nonexistent")
             .env_remove("NO_COLOR")
+            .env_remove("COLORTERM")
+            .envs(variables.iter().copied())
             .stdin(side())
             .stdout(side())
             .stderr(side())
             .spawn()
             .expect("setsid (util-linux) starts");
         let emulator = vt100::Parser::new(cells(height), cells(width), 0);
-        Self { child, master: File::from(master), slave, before, emulator }
+        Self { child, master: File::from(master), slave, before, emulator, written: Vec::new() }
     }
 
     pub(super) fn screen(&self) -> &vt100::Screen {
@@ -85,7 +96,43 @@ impl Terminal {
         let mut bytes = [0; 1 << 12];
         let read = self.master.read(&mut bytes).expect("the slave is open");
         self.emulator.process(&bytes[..read]);
+        self.written.extend_from_slice(&bytes[..read]);
         true
+    }
+
+    /// Waits for a sequence that has this beginning and this end, and no control character in between; returns what is in
+    /// between.
+    #[track_caller]
+    pub(super) fn wait_for_sequence(&mut self, beginning: &[u8], end: &[u8]) -> Vec<u8> {
+        let start = Instant::now();
+        loop {
+            let begins = self.written.windows(beginning.len()).position(|bytes| bytes == beginning);
+            if let Some(at) = begins {
+                let rest = &self.written[at + beginning.len()..];
+                let length = rest.iter().take_while(|byte| !byte.is_ascii_control()).count();
+                if rest.len() >= length + end.len() {
+                    assert_eq!(&rest[length..][..end.len()], end);
+                    return rest[..length].to_vec();
+                }
+            }
+            self.pump(Duration::from_millis(50));
+            assert!(start.elapsed() < PATIENCE, "it was not written:\n{}", self.text());
+        }
+    }
+
+    /// The colours that are on the screen, each once.
+    pub(super) fn colours(&self) -> Vec<vt100::Color> {
+        let (rows, columns) = self.screen().size();
+        let cells = (0..rows.get()).flat_map(|row| (0..columns.get()).map(move |column| (row, column)));
+        let mut colours = Vec::new();
+        for cell in cells.filter_map(|(row, column)| self.screen().cell(row, column)) {
+            for colour in [cell.fgcolor(), cell.bgcolor()] {
+                if !colours.contains(&colour) {
+                    colours.push(colour);
+                }
+            }
+        }
+        colours
     }
 
     #[track_caller]

@@ -36,7 +36,7 @@ fn lines(buffer: &Buffer, of: impl Fn(&Cell) -> String) -> Vec<String> {
         .collect()
 }
 
-fn text(buffer: &Buffer) -> Vec<String> {
+pub(super) fn text(buffer: &Buffer) -> Vec<String> {
     lines(buffer, |cell| cell.symbol().to_owned())
 }
 
@@ -163,7 +163,8 @@ fn processes_group_their_loops() {
     }
     let mut app = app(true, SIZES[0]);
     servers(&mut app);
-    for key in [KeyCode::Home, KeyCode::Enter] {
+    // The process with two loops.
+    for key in [KeyCode::End, KeyCode::Left] {
         press(&mut app, key);
     }
     expect("folded", &app, SIZES[0]);

@@ -4,15 +4,21 @@ use std::time::Duration;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 
-use super::fixture::{app, crowd, press, scene, servers};
+use ioscope_common::{Drops, WaitCall};
+
+use super::{
+    drawings::{draw, text},
+    fixture::{MS, S, START, Thread, US, app, batch, crowd, press, scene, servers, steady, take},
+};
 use crate::{
-    model::LoopId,
+    model::{Batch, LoopId, findings::Severity},
     tui::{
         App, Effect, Message,
+        bindings::Action,
         columns::ColumnId,
         rows::Key,
         state::{Overlay, Screen},
-        update,
+        update, view,
     },
 };
 
@@ -100,10 +106,15 @@ fn only_what_is_on_the_screen_streams() {
 fn processes_fold_and_unfold() {
     let mut app = app(true, SIZE);
     servers(&mut app);
-    assert_eq!(names(&app), ["slow", "slow", "blocking", "blocking", "good", "good-1", "good-0"]);
+    // A process with one loop has no row beside its loop's, and is not folded.
+    assert_eq!(names(&app), ["slow", "blocking", "good", "good-1", "good-0"]);
+    press(&mut app, KeyCode::Home);
+    let slow = app.loops.selected;
+    press(&mut app, KeyCode::Left);
+    assert_eq!((names(&app).len(), app.loops.selected), (5, slow));
     press(&mut app, KeyCode::End);
     press(&mut app, KeyCode::Left);
-    assert_eq!(names(&app), ["slow", "slow", "blocking", "blocking", "good"]);
+    assert_eq!(names(&app), ["slow", "blocking", "good"]);
     assert_eq!(app.loops.selected, Some(Key::Process(2000)));
     let good = app.selection().expect("selected").clone();
     assert_eq!(good.loops, 2);
@@ -112,11 +123,11 @@ fn processes_fold_and_unfold() {
     press(&mut app, KeyCode::Right);
     press(&mut app, KeyCode::Enter);
     press(&mut app, KeyCode::Enter);
-    assert_eq!(names(&app).len(), 7);
+    assert_eq!(names(&app).len(), 5);
     keys(&mut app, "v");
     assert_eq!(names(&app), ["slow", "blocking", "good-1", "good-0"]);
     keys(&mut app, "v");
-    assert_eq!(names(&app).len(), 7);
+    assert_eq!(names(&app).len(), 5);
 }
 
 #[test]
@@ -299,6 +310,86 @@ fn the_mouse_selects_sorts_and_scrolls() {
     click(&mut app, (60, 8));
     assert!(app.paused);
     assert!(matches!(app.loops.selected, Some(Key::Loop(_))));
+}
+
+#[test]
+fn keys_in_the_footer_are_buttons() {
+    let mut app = the_scene();
+    let bottom = SIZE.1 - 1;
+    let button = |app: &App, action| {
+        let keys = view::footer_keys(app, SIZE.0);
+        let key = keys.into_iter().find(|key| key.action == Some(action)).expect("it is in the footer");
+        // Its word.
+        (key.cells.end - 1, bottom)
+    };
+    let at = button(&app, Action::Pause);
+    click(&mut app, at);
+    assert!(app.paused);
+    click(&mut app, at);
+    assert!(!app.paused);
+    let at = button(&app, Action::Help);
+    click(&mut app, at);
+    assert_eq!(app.overlay, Some(Overlay::Help(0)));
+    let quit = button(&app, Action::Leave);
+    let press_quit = |app: &mut App| mouse(app, MouseEventKind::Down(MouseButton::Left), quit);
+    assert_eq!(press_quit(&mut app), [Effect::Redraw], "the help is in between");
+    assert_eq!(app.overlay, None);
+    keys(&mut app, "m");
+    assert!(app.note.is_some());
+    assert_eq!(press_quit(&mut app), [Effect::Redraw], "the note is in between");
+    assert_eq!(press_quit(&mut app), [Effect::Quit]);
+    let end = SIZE.0 - 1;
+    assert_eq!(mouse(&mut app, MouseEventKind::Down(MouseButton::Left), (end, bottom)), [Effect::Redraw]);
+    keys(&mut app, "3");
+    let at = button(&app, Action::Close);
+    click(&mut app, at);
+    assert_eq!(app.screen, Screen::Loops);
+}
+
+#[test]
+fn what_is_wrong_with_a_loop_is_told_with_what_to_do() {
+    let mut app = app(true, SIZE);
+    let mut threads = [
+        Thread::new(1, ("server", 1200), "steady", None, WaitCall::EpollWait),
+        Thread::new(2, ("server", 1200), "syncing", None, WaitCall::EpollWait),
+    ];
+    for second in 0..=3 {
+        threads[0].turns_until(START + second * S, steady(10));
+        threads[1].turns_until(START + second * S - 200 * MS, steady(10));
+        if second > 0 {
+            threads[1].sleep(0, i32::try_from(libc::SYS_fsync).expect("small"), false);
+            threads[1].wake(150 * MS, 20 * US);
+            threads[1].turn(steady(10));
+        }
+        take(&mut app, batch(START + second * S, &threads));
+    }
+    let tags: Vec<&str> = app.shown.findings.iter().map(|finding| finding.tag).collect();
+    assert_eq!(tags, ["blocking-call"]);
+    let screen = |app: &App| text(&draw(app, SIZE)).join("\n");
+    assert!(screen(&app).contains("!! syncing blocking-call: "), "{}", screen(&app));
+    let told: Vec<_> = app.table().map(|row| (row.identity.comm.as_str(), row.findings)).collect();
+    let critical = Some((Severity::Critical, 1));
+    assert_eq!(told, [("syncing", critical), ("steady", None)]);
+    // A stack that is missing does not hide it, a record that is missing does.
+    let drops = Drops { captures_full: 3, ..Drops::default() };
+    take(&mut app, Batch { at: START + 4 * S, drops, ..Batch::default() });
+    assert!(screen(&app).contains("!! syncing blocking-call: ") && screen(&app).contains("3 dropped"));
+    let drops = Drops { ring_full: 2, captures_full: 3, ..Drops::default() };
+    take(&mut app, Batch { at: START + 5 * S, drops, ..Batch::default() });
+    assert!(screen(&app).contains("2 records dropped"), "{}", screen(&app));
+    keys(&mut app, "/syncing");
+    press(&mut app, KeyCode::Enter);
+    keys(&mut app, "g2");
+    let detail = screen(&app);
+    let advice = app.shown.findings[0].advice;
+    assert!(detail.contains("!! blocking-call: ") && detail.contains(&advice[..40]), "{detail}");
+    // The other loop is well.
+    press(&mut app, KeyCode::Esc);
+    press(&mut app, KeyCode::Esc);
+    keys(&mut app, "/steady");
+    press(&mut app, KeyCode::Enter);
+    keys(&mut app, "g2");
+    assert!(!screen(&app).contains(&advice[..40]), "{}", screen(&app));
 }
 
 #[test]

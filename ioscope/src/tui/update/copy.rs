@@ -4,9 +4,7 @@ use std::{fmt::Write as _, io::Write as _};
 
 use super::Effect;
 use crate::{
-    model::findings::{self, Inputs},
     output::{
-        json::syscall_name,
         numbers::duration,
         stalls,
         summary::{LoopSummary, Summary},
@@ -42,16 +40,6 @@ fn selected_text(app: &App) -> Option<(String, String)> {
             let inspected = app.shown.inspected.as_ref()?;
             let entry = app.detail.0.and_then(|id| app.model.get(id));
             let stalls: Vec<_> = inspected.stalls.iter().cloned().collect();
-            let findings = findings::find(entry.map(|entry| Inputs {
-                identity: &inspected.identity,
-                stats: &inspected.total,
-                present: &entry.present,
-                ended: entry.ended,
-                stalls: &stalls,
-                unpolled: app.model.unpolled(entry),
-                stall_threshold: app.model.stall_threshold,
-                syscall_name,
-            }));
             let summary = Summary {
                 attach: app.tracing.attach.clone(),
                 elapsed_ns: app.shown.elapsed_ns,
@@ -65,7 +53,7 @@ fn selected_text(app: &App) -> Option<(String, String)> {
                     stall_threshold: app.model.stall_threshold,
                     unpolled: entry.and_then(|entry| app.model.unpolled(entry)),
                 }],
-                findings,
+                findings: inspected.findings.clone(),
                 drops: app.shown.drops,
                 cost: app.model.cost(),
             };

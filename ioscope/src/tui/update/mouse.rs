@@ -1,4 +1,4 @@
-//! The mouse: the wheel goes up and down, a click chooses a screen, an order, a row, a moment.
+//! The mouse: the wheel goes up and down, a click chooses a screen, an order, a row, a moment, a key of the footer.
 
 use crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
 use ratatui::layout::Position;
@@ -19,9 +19,17 @@ pub(super) fn update(app: &mut App, event: MouseEvent) -> Vec<Effect> {
         MouseEventKind::ScrollUp => wheel(app, Action::Up),
         MouseEventKind::ScrollDown => wheel(app, Action::Down),
         MouseEventKind::Down(MouseButton::Left) => {
-            app.note = None;
-            click(app, Position::new(event.column, event.row));
-            vec![Effect::Redraw]
+            let keys_are_hidden = app.note.take().is_some();
+            let at = Position::new(event.column, event.row);
+            if !keys_are_hidden
+                && app.overlay.is_none()
+                && let Some(action) = footer_action(app, at)
+            {
+                act(app, action)
+            } else {
+                click(app, at);
+                vec![Effect::Redraw]
+            }
         }
         _ => return Vec::new(),
     };
@@ -45,6 +53,13 @@ fn wheel(app: &mut App, action: Action) -> Vec<Effect> {
         Some(_) => return Vec::new(),
     }
     vec![Effect::Redraw]
+}
+
+/// What the key in the footer asks for that is here.
+fn footer_action(app: &App, at: Position) -> Option<Action> {
+    let footer = layout(app.size).footer;
+    let keys = footer.contains(at).then(|| view::footer_keys(app, footer.width))?;
+    keys.into_iter().find(|key| key.cells.contains(&at.x))?.action
 }
 
 fn click(app: &mut App, at: Position) {

@@ -7,7 +7,7 @@ use super::text::cut;
 use crate::{
     model::{Distribution, Stats},
     output::numbers::{count, duration, percent, rate},
-    tui::state::{App, Compared},
+    tui::{shown::Compared, state::App},
 };
 
 /// The names of the measures.
@@ -52,108 +52,54 @@ fn number(value: f64) -> String {
     count(value as u64)
 }
 
+const fn measure(
+    name: &'static str,
+    better: Better,
+    value: fn(&Compared) -> Option<f64>,
+    text: fn(f64) -> String,
+) -> Measure {
+    Measure { name, better, value, text }
+}
+
+use Better::{Higher, Lower, Neither};
+
 const MEASURES: &[Measure] = &[
-    Measure { name: "loops", better: Better::Neither, value: |c| Some(c.loops as f64), text: number },
-    Measure {
-        name: "utilisation, mean",
-        better: Better::Lower,
-        value: |c| Some(c.stats.utilisation()),
-        text: percent,
-    },
-    Measure {
-        name: "utilisation, busiest",
-        better: Better::Lower,
-        value: |c| Some(c.busiest),
-        text: percent,
-    },
-    Measure {
-        name: "iterations/s",
-        better: Better::Neither,
-        value: |c| Some(c.iterations_per_s),
-        text: rate,
-    },
-    Measure { name: "events/s", better: Better::Neither, value: |c| Some(c.events_per_s), text: rate },
-    Measure {
-        name: "events per wakeup",
-        better: Better::Higher,
-        value: |c| (c.stats.ready_per_wakeup.count() > 0).then(|| c.stats.ready_per_wakeup.mean()),
-        text: rate,
-    },
-    Measure {
-        name: "wait calls per event",
-        better: Better::Lower,
-        value: |c| per_event(&c.stats),
-        text: rate,
-    },
-    Measure {
-        name: "loop duration p50",
-        better: Better::Lower,
-        value: |c| quantile(&c.stats.loop_duration, 0.5),
-        text: time,
-    },
-    Measure {
-        name: "loop duration p99",
-        better: Better::Lower,
-        value: |c| quantile(&c.stats.loop_duration, 0.99),
-        text: time,
-    },
-    Measure {
-        name: "loop duration max",
-        better: Better::Lower,
-        value: |c| quantile(&c.stats.loop_duration, 1.0).map(|_| c.stats.loop_duration.max() as f64),
-        text: time,
-    },
-    Measure {
-        name: "wakeup latency p50",
-        better: Better::Lower,
-        value: |c| quantile(&c.stats.wakeup_latency, 0.5),
-        text: time,
-    },
-    Measure {
-        name: "wakeup latency p99",
-        better: Better::Lower,
-        value: |c| quantile(&c.stats.wakeup_latency, 0.99),
-        text: time,
-    },
-    Measure {
-        name: "run-queue delay p99",
-        better: Better::Lower,
-        value: |c| quantile(&c.stats.run_queue_delay, 0.99),
-        text: time,
-    },
-    Measure {
-        name: "ready delay p50",
-        better: Better::Lower,
-        value: |c| quantile(&c.stats.ready_delay, 0.5),
-        text: time,
-    },
-    Measure {
-        name: "ready delay p99",
-        better: Better::Lower,
-        value: |c| quantile(&c.stats.ready_delay, 0.99),
-        text: time,
-    },
-    Measure {
-        name: "BLOCKED",
-        better: Better::Lower,
-        value: |c| {
+    measure("loops", Neither, |c| Some(c.loops as f64), number),
+    measure("utilisation, mean", Lower, |c| Some(c.stats.utilisation()), percent),
+    measure("utilisation, busiest", Lower, |c| Some(c.busiest), percent),
+    measure("iterations/s", Neither, |c| Some(c.iterations_per_s), rate),
+    measure("events/s", Neither, |c| Some(c.events_per_s), rate),
+    measure(
+        "events per wakeup",
+        Higher,
+        |c| (c.stats.ready_per_wakeup.count() > 0).then(|| c.stats.ready_per_wakeup.mean()),
+        rate,
+    ),
+    measure("wait calls per event", Lower, |c| per_event(&c.stats), rate),
+    measure("loop duration p50", Lower, |c| quantile(&c.stats.loop_duration, 0.5), time),
+    measure("loop duration p99", Lower, |c| quantile(&c.stats.loop_duration, 0.99), time),
+    measure(
+        "loop duration max",
+        Lower,
+        |c| quantile(&c.stats.loop_duration, 1.0).map(|_| c.stats.loop_duration.max() as f64),
+        time,
+    ),
+    measure("wakeup latency p50", Lower, |c| quantile(&c.stats.wakeup_latency, 0.5), time),
+    measure("wakeup latency p99", Lower, |c| quantile(&c.stats.wakeup_latency, 0.99), time),
+    measure("run-queue delay p99", Lower, |c| quantile(&c.stats.run_queue_delay, 0.99), time),
+    measure("ready delay p50", Lower, |c| quantile(&c.stats.ready_delay, 0.5), time),
+    measure("ready delay p99", Lower, |c| quantile(&c.stats.ready_delay, 0.99), time),
+    measure(
+        "BLOCKED",
+        Lower,
+        |c| {
             let elapsed = c.stats.elapsed_ns().max(1) as f64;
             Some(c.stats.time_in(State::Blocked) as f64 / elapsed)
         },
-        text: percent,
-    },
-    Measure {
-        name: "stalls",
-        better: Better::Lower,
-        value: |c| Some(c.stats.counters.stalls as f64),
-        text: number,
-    },
-    Measure {
-        name: "longest stall",
-        better: Better::Lower,
-        value: |c| Some(c.stats.counters.longest_stall_ns as f64),
-        text: time,
-    },
+        percent,
+    ),
+    measure("stalls", Lower, |c| Some(c.stats.counters.stalls as f64), number),
+    measure("longest stall", Lower, |c| Some(c.stats.counters.longest_stall_ns as f64), time),
 ];
 
 /// All lines, for a screen of this width.

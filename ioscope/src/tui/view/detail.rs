@@ -7,17 +7,19 @@ use ratatui::text::{Line, Span};
 use super::{
     cells, diagram,
     histogram::{self, Picture},
-    text::{joined, numbers_line},
+    text::{joined, numbers_line, wrapped},
 };
 use crate::{
-    model::{Distribution, Stats},
+    model::{Distribution, Stats, findings::Severity},
     output::{
         json::syscall_name,
         numbers::{count, duration, percent, rate},
+        text::severity_mark,
     },
     tui::{
         cells::{bar, lasting},
-        state::{App, Inspected},
+        shown::Inspected,
+        state::App,
         theme::letter,
     },
 };
@@ -36,6 +38,7 @@ pub(super) fn lines(app: &App, width: u16) -> Vec<Line<'static>> {
         return vec![Line::styled(" no loop is selected: choose one in Loops (1)", app.theme.secondary)];
     };
     let mut all = title(app, inspected);
+    all.extend(findings(app, inspected, usize::from(width), |severity| severity > Severity::Info));
     if width >= TWO_COLUMNS {
         let right_width = usize::from(width - LEFT - GAP - 2);
         let mut left = shares(app, inspected, usize::from(LEFT));
@@ -52,6 +55,7 @@ pub(super) fn lines(app: &App, width: u16) -> Vec<Line<'static>> {
             line.extend(right.get(at).cloned().unwrap_or_default());
             all.push(line);
         }
+        all.extend(notes(app, inspected, width));
     } else {
         let inner = usize::from(width.saturating_sub(2));
         let mut rest = shares(app, inspected, inner);
@@ -67,8 +71,18 @@ pub(super) fn lines(app: &App, width: u16) -> Vec<Line<'static>> {
             indented.extend(line);
             indented
         }));
+        all.extend(notes(app, inspected, width));
     }
     all
+}
+
+/// What may be as it should be, at the end.
+fn notes(app: &App, inspected: &Inspected, width: u16) -> Vec<Line<'static>> {
+    let mut lines = findings(app, inspected, usize::from(width), |severity| severity == Severity::Info);
+    if !lines.is_empty() {
+        lines.insert(0, heading(app, " Worth knowing"));
+    }
+    lines
 }
 
 fn now(inspected: &Inspected) -> Option<State> {
@@ -112,6 +126,34 @@ fn title(app: &App, inspected: &Inspected) -> Vec<Line<'static>> {
     ];
     does.extend(numbers_line(&numbers, theme));
     vec![who, does]
+}
+
+/// What is wrong with it since tracing began, and what to do about it; the worst first. Of the severities that are wanted.
+fn findings(
+    app: &App,
+    inspected: &Inspected,
+    width: usize,
+    wanted: impl Fn(Severity) -> bool,
+) -> Vec<Line<'static>> {
+    let mut lines = Vec::new();
+    for finding in inspected.findings.iter().filter(|finding| wanted(finding.severity)) {
+        let style = app.theme.severity(finding.severity);
+        let mut text = format!("{}: {}", finding.tag, finding.summary);
+        if !finding.place.is_empty() {
+            text = format!("{text}, in {}", finding.place.join(" ← "));
+        }
+        let mark = severity_mark(finding.severity);
+        let summary = wrapped(&text, width.saturating_sub(4)).into_iter().enumerate();
+        lines.extend(summary.map(|(at, text)| {
+            Line::styled(format!(" {:>2} {text}", if at == 0 { mark } else { "" }), style)
+        }));
+        lines.extend(
+            wrapped(&format!("→ {}", finding.advice), width.saturating_sub(4))
+                .into_iter()
+                .map(|text| Line::styled(format!("    {text}"), app.theme.secondary)),
+        );
+    }
+    lines
 }
 
 /// A bar of the time per state, and its legend.
@@ -181,12 +223,22 @@ fn distributions(app: &App, total: &Stats, width: usize) -> Vec<Line<'static>> {
     lines
 }
 
-/// Which part of the wakeup latency is the run queue's, by the sums.
+/// Which part of the wakeup latency is the run queue's, by the sums; nothing where some of these delays are unknown (a
+/// context switch was not seen), since the sums are not of the same wakeups then.
 fn latency_split(app: &App, total: &Stats, width: usize) -> Line<'static> {
-    let whole = total.wakeup_latency.sum();
-    let queue = total.run_queue_delay.sum().min(whole);
-    let share = queue as f64 / whole as f64;
-    let (short, p99) = (width < 60, duration(total.run_queue_delay.quantile(0.99)));
+    let (latency, delay) = (&total.wakeup_latency, &total.run_queue_delay);
+    let known = delay.count();
+    let (short, p99) = (width < 60, duration(delay.quantile(0.99)));
+    if known < latency.count() {
+        let text = if known == 0 {
+            " run-queue delays unknown".to_owned()
+        } else {
+            format!(" run-queue delay p99 {p99}, of {} that are known", count(known))
+        };
+        return Line::styled(text, app.theme.secondary);
+    }
+    let whole = latency.sum();
+    let share = delay.sum().min(whole) as f64 / whole as f64;
     let p99 = if short { String::new() } else { format!(" (p99 {p99})") };
     let text = format!(" {} run queue{p99}, {} from there", percent(share), percent(1.0 - share));
     let cells = u16::try_from(width.saturating_sub(text.len()).clamp(4, 24)).unwrap_or(4);

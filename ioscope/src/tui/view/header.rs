@@ -14,10 +14,13 @@ use crate::{
     output::{
         json::syscall_name,
         numbers::{count, duration, percent, rate},
-        text::drop_lines,
+        text::{drop_lines, severity_mark},
     },
     tui::state::{App, Screen},
 };
+
+/// A title needs so many cells.
+const LEAST_TITLE: u16 = 32;
 
 /// Draws the header, the names of the screens and the notice.
 pub(super) fn draw(app: &App, layout: &Layout, buffer: &mut Buffer) {
@@ -26,15 +29,18 @@ pub(super) fn draw(app: &App, layout: &Layout, buffer: &mut Buffer) {
         0 => {}
         1 => {
             // One row for both: the title goes if it must, a badge does not.
-            let (title, badges) = (title(app), badges(app));
+            let (title, badges) = (title(app, header.width), badges(app));
             let line = if cells(&badges) > 0 { badges } else { title };
             spread(buffer, header, &line, &[totals(app, true)]);
         }
         _ => {
             let first = Rect { height: 1, ..header };
             let facts = facts(app);
-            let room = first.width.saturating_sub(facts.last().map_or(0, cells) + 2);
-            let title = title(app);
+            // How it is traced has room before all of a long title.
+            let beside = |facts: &Line<'_>| first.width.saturating_sub(cells(facts) + 2);
+            let rooms = facts.each_ref().map(beside);
+            let room = *rooms.iter().find(|room| **room >= LEAST_TITLE).unwrap_or(&rooms[1]);
+            let title = title(app, room);
             buffer.set_line(first.x, first.y, &title, room);
             spread(buffer, first, &Line::raw(" ".repeat(usize::from(cells(&title).min(room)))), &facts);
             buffer.set_line(first.x, first.y, &title, room);
@@ -85,11 +91,10 @@ fn tabs(app: &App, area: Rect, buffer: &mut Buffer) {
     }
 }
 
-fn title(app: &App) -> Line<'static> {
-    Line::from(vec![
-        Span::styled(" ioscope ", app.theme.accent),
-        Span::styled(app.tracing.title.clone(), app.theme.strong),
-    ])
+fn title(app: &App, room: u16) -> Line<'static> {
+    const NAME: &str = " ioscope ";
+    let target = cut(&app.tracing.title, usize::from(room).saturating_sub(NAME.len()));
+    Line::from(vec![Span::styled(NAME, app.theme.accent), Span::styled(target, app.theme.strong)])
 }
 
 /// How it is traced, and since when; and the latter only.
@@ -159,8 +164,8 @@ fn total(drops: &Drops) -> u64 {
     ring_full + loops_full + targets_full + out_of_directory + compat_calls + skipped_runs + captures_full
 }
 
-/// What is wrong now, the worst first: a stall that goes on, what was dropped, what cannot be seen. Of its
-/// forms the longest that has room.
+/// What is wrong now, the worst first: a stall that goes on, what was dropped, what was found to be wrong since tracing
+/// began, what cannot be seen. Of its forms the longest that has room.
 fn notice(app: &App, room: usize) -> Line<'static> {
     if let Some(row) = app.worst_stall() {
         let others = app.stalled().count() - 1;
@@ -175,6 +180,8 @@ fn notice(app: &App, room: usize) -> Line<'static> {
             format!(" {name} {lasts}, {doing}{more}"),
             format!(" {name} {lasts} {state}{more}"),
             format!(" {name} {lasts}{more}"),
+            // A part of the name is better than none.
+            format!(" {} {lasts}{more}", cut(name, room.saturating_sub(11 + lasts.width() + more.width()))),
             format!(" {lasts}{more}"),
         ];
         let room = room.saturating_sub(9);
@@ -184,8 +191,28 @@ fn notice(app: &App, room: usize) -> Line<'static> {
             Span::styled(form.cloned().unwrap_or_default(), app.theme.bad),
         ]);
     }
-    if let Some(line) = drop_lines(&app.shown.drops).next() {
+    // A stack that was not captured makes no number wrong: what is wrong with a loop is worse.
+    let drops = &app.shown.drops;
+    let is_short = total(drops) > drops.captures_full || app.shown.findings.is_empty();
+    if let Some(line) = drop_lines(drops).next().filter(|_| is_short) {
         return Line::styled(cut(&line, room), app.theme.bad);
+    }
+    if let Some(finding) = app.shown.findings.first() {
+        let name = finding.loops.first().map_or("", |identity| identity.comm.as_str());
+        let more = match app.shown.findings.len() - 1 {
+            0 => String::new(),
+            others => format!(" (and {others} more)"),
+        };
+        let mark = severity_mark(finding.severity);
+        let forms = [
+            format!("{mark} {name} {}: {}{more}", finding.tag, finding.summary),
+            format!("{mark} {name} {}: {}", finding.tag, finding.summary),
+            format!("{mark} {name}: {}{more}", finding.tag),
+            format!("{mark} {name}: {}", finding.tag),
+        ];
+        let form = forms.iter().find(|form| form.width() <= room).or(forms.last());
+        let text = cut(form.map_or("", String::as_str), room);
+        return Line::styled(text, app.theme.severity(finding.severity));
     }
     let missing: Vec<String> =
         app.tracing.missing.iter().map(|hook| format!("without {}: no {}", hook.name, hook.lost)).collect();

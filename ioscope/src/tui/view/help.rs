@@ -47,7 +47,29 @@ fn lines(app: &App) -> Vec<Line<'static>> {
         .map(|line| Line::styled(format!(" {line}"), app.theme.bad))
         .collect();
     let gap = (!wrong.is_empty()).then(Line::default);
-    states(app).into_iter().chain(gap).chain(wrong).chain([Line::default()]).chain(keys(app)).collect()
+    let keys = in_columns(keys(app), usize::from(app.size.width.saturating_sub(4)));
+    states(app).into_iter().chain(gap).chain(wrong).chain([Line::default()]).chain(keys).collect()
+}
+
+/// In two columns, where there is room for them.
+fn in_columns(lines: Vec<Line<'static>>, width: usize) -> Vec<Line<'static>> {
+    let widest = usize::from(lines.iter().map(cells).max().unwrap_or(0));
+    if width < widest * 2 + 1 {
+        return lines;
+    }
+    let half = lines.len().div_ceil(2);
+    let (left, right) = lines.split_at(half);
+    left.iter()
+        .enumerate()
+        .map(|(at, left)| {
+            let mut line = left.clone();
+            if let Some(right) = right.get(at) {
+                line.push_span(Span::raw(" ".repeat(widest + 1 - usize::from(cells(left)))));
+                line.extend(right.clone());
+            }
+            line
+        })
+        .collect()
 }
 
 fn keys(app: &App) -> Vec<Line<'static>> {

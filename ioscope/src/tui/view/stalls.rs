@@ -22,11 +22,7 @@ use crate::{
         stalls::cause_text,
     },
     symbols::{Frame, Origin, Stack, StackTree, TreeNode},
-    tui::{
-        cells::bar,
-        state::{App, ShownStall},
-        theme::Theme,
-    },
+    tui::{cells::bar, shown::ShownStall, state::App, theme::Theme},
 };
 
 /// The columns before the account.
@@ -105,7 +101,8 @@ fn line(app: &App, shown: &ShownStall, width: usize) -> Line<'static> {
     }
     if let Some((cause, ns)) = stall.account.main_cause() {
         let share = ns as f64 / stall.account.duration_ns.max(1) as f64;
-        let text = format!("{} {} {}", letter(cause), cause_text(cause), percent(share));
+        // The number first: a narrow screen cuts the end.
+        let text = format!("{} {:>6} {}", letter(cause), percent(share), cause_text(cause));
         line.push_span(Span::styled(cut(&text, room - bar_room), look(cause, theme)));
     }
     line

@@ -5,6 +5,8 @@ use ratatui::{
     text::{Line, Span},
 };
 
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+
 use crate::tui::theme::Theme;
 
 /// With commas between.
@@ -47,9 +49,23 @@ pub(super) fn stacked(parts: &[(char, f64, Style)], width: usize) -> Line<'stati
     line
 }
 
+/// A text on as many lines as it takes, broken between words; a word that is longer than a line is cut.
+pub(super) fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace().map(|word| cut(word, width)) {
+        match lines.last_mut() {
+            Some(line) if line.width() + 1 + word.width() <= width => {
+                line.push(' ');
+                line.push_str(&word);
+            }
+            _ => lines.push(word),
+        }
+    }
+    lines
+}
+
 /// A text cut to a width, with an ellipsis where something is missing.
 pub(super) fn cut(text: &str, width: usize) -> String {
-    use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
     if text.width() <= width {
         return text.to_owned();
     }
@@ -64,4 +80,18 @@ pub(super) fn cut(text: &str, width: usize) -> String {
         kept.push(character);
     }
     if width > 0 { kept + "…" } else { kept }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_break_between_words_and_long_words_are_cut() {
+        assert_eq!(wrapped("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrapped("größe 日本 x", 8), ["größe", "日本 x"]);
+        assert_eq!(wrapped("abcdefgh i", 4), ["abc…", "i"]);
+        assert_eq!(wrapped("", 4), Vec::<String>::new());
+        assert!(wrapped("a b", 0).iter().all(String::is_empty));
+    }
 }

@@ -100,14 +100,14 @@ impl Window {
         if at < self.from || at > self.to {
             return None;
         }
-        let column = u128::from(at - self.from) * u128::from(self.cells) / u128::from(self.length());
+        // No more than two minutes, times the cells of a line: far from an overflow.
+        let column = (at - self.from).saturating_mul(u64::from(self.cells)) / self.length();
         u16::try_from(column).ok().map(|column| column.min(self.cells.saturating_sub(1)))
     }
 
     /// When a cell begins.
     fn begin(&self, column: u16) -> u64 {
-        let offset = u128::from(column) * u128::from(self.length()) / u128::from(self.cells.max(1));
-        self.from + u64::try_from(offset).unwrap_or(0)
+        self.from + u64::from(column).saturating_mul(self.length()) / u64::from(self.cells.max(1))
     }
 }
 
@@ -225,6 +225,14 @@ fn lane(app: &App, row: &Row, span: &Window, area: Rect, buffer: &mut Buffer) {
         if from >= to {
             return;
         }
+        if first == last {
+            // Most are as short as that.
+            if let Some(cell) = cells.get_mut(usize::from(first)) {
+                cell.ns[segment.state as usize] += to - from;
+                cell.stall |= segment.stall;
+            }
+            return;
+        }
         for column in first..=last {
             let begin = span.begin(column).max(from);
             let end = if column == last { to } else { span.begin(column + 1).min(to) };
@@ -277,21 +285,25 @@ fn wakeups(app: &App, visible: &[&Row], span: &Window, (area, pitch): (Rect, u16
     if app.timeline.wakeups == Wakeups::None {
         return;
     }
+    let all = app.timeline.wakeups == Wakeups::All;
+    let selected = app.loops.selected;
+    let selected_tid = visible.iter().find(|row| selected == Some(row.key)).map(|row| row.identity.tid);
     let lanes: HashMap<u32, usize> =
         visible.iter().enumerate().map(|(at, row)| (row.identity.tid, at)).collect();
     let mut taken = vec![false; usize::from(area.width)];
     for (woken_lane, row) in visible.iter().enumerate() {
         let Some(track) = row.loop_id().and_then(|id| app.tracks.of(id)) else { continue };
+        let of_all_wakers = all || selected == Some(row.key);
         for iteration in track.iterations(span.from, span.to) {
-            let by_thread = WakerContext::from_number(iteration.waker_context) == WakerContext::Thread;
-            let (Some(waker_lane), true) = (lanes.get(&iteration.waker).copied(), by_thread) else {
-                continue;
-            };
-            let selected = |lane: usize| app.loops.selected == Some(visible[lane].key);
-            let wanted = app.timeline.wakeups == Wakeups::All || selected(woken_lane) || selected(waker_lane);
-            let Some(column) = woken(iteration).and_then(|at| span.column(at)) else { continue };
-            if !wanted || waker_lane == woken_lane || std::mem::replace(&mut taken[usize::from(column)], true)
+            // There are many, and few are wanted: the cheap questions first.
+            if !of_all_wakers && Some(iteration.waker) != selected_tid
+                || WakerContext::from_number(iteration.waker_context) != WakerContext::Thread
             {
+                continue;
+            }
+            let Some(waker_lane) = lanes.get(&iteration.waker).copied() else { continue };
+            let Some(column) = woken(iteration).and_then(|at| span.column(at)) else { continue };
+            if waker_lane == woken_lane || std::mem::replace(&mut taken[usize::from(column)], true) {
                 continue;
             }
             let row_of = |lane: usize| area.y + u16::try_from(lane).unwrap_or(0) * pitch;
