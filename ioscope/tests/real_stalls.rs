@@ -32,7 +32,8 @@ fn all_stalls_of(program: &[&str]) -> Vec<Value> {
 
 fn stalls_by_loop(program: &[&str]) -> Vec<Vec<Value>> {
     let mut command = Command::new(IOSCOPE);
-    command.args(["stat", "--json", "--"]).args(program);
+    // node leaves a log where it is started.
+    command.args(["stat", "--json", "--"]).args(program).current_dir(std::env::temp_dir());
     let traced = output(command);
     let document = documents(&traced.stdout).pop().expect("a summary");
     let loops = document["loops"].as_array().expect("loops");
