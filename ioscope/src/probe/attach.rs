@@ -1,6 +1,6 @@
 //! Attaching the hooks: each job by the first way that works.
 
-use std::{any::Any, io::Read as _};
+use std::{any::Any, io::Read as _, num::NonZero, thread};
 
 use aya::{
     Btf as ProgramBtf, Ebpf,
@@ -111,9 +111,41 @@ impl Kernel<'_> {
                 continue;
             }
             let verified = self.attach_never_missed(ebpf, stand_ins, hook).map_err(|error| (hook, error))?;
+            if programs.is_empty() {
+                self.load_ahead(ebpf, way);
+            }
             programs.push((hook.program, verified));
         }
         Ok(programs)
+    }
+
+    /// Loads the programs at functions, on all CPUs: to verify them is most of what a start takes, and the kernel does not
+    /// mind doing several at a time (`kernel/bpf/verifier.c`, `bpf_check`: the lock is for the unprivileged). Not before
+    /// one is attached: where none can be, it would be in vain. One that fails tells why when it is attached.
+    fn load_ahead(&self, ebpf: &mut Ebpf, way: &Way) {
+        let mut waiting: Vec<(&mut Program, String)> = ebpf
+            .programs_mut()
+            .filter_map(|(name, program)| {
+                let is_it = |hook: &&Hook| hook.program == name && hook.stand_in == StandInKind::Caller;
+                let hook = way.hooks.iter().find(is_it)?;
+                Some((program, self.function(hook)?))
+            })
+            .collect();
+        let threads = thread::available_parallelism().map_or(1, NonZero::get).min(waiting.len());
+        let Some(each) = waiting.len().checked_div(threads) else { return };
+        thread::scope(|scope| {
+            for share in waiting.chunks_mut(each + 1) {
+                scope.spawn(move || {
+                    for (program, function) in share {
+                        let _ = match program {
+                            Program::FEntry(program) => program.load(function, self.program_btf),
+                            Program::FExit(program) => program.load(function, self.program_btf),
+                            _ => Ok(()),
+                        };
+                    }
+                });
+            }
+        });
     }
 
     /// Loads a hook's program and attaches it, and what stands in for it. Returns how many instructions the verifier went
@@ -185,7 +217,9 @@ impl Kernel<'_> {
             }
             HookKind::Function | HookKind::SyscallEntry => {
                 let program: &mut FEntry = program.try_into()?;
-                program.load(function, self.program_btf)?;
+                if program.fd().is_err() {
+                    program.load(function, self.program_btf)?;
+                }
                 program.attach()?;
             }
             HookKind::SyscallReturn => {
@@ -198,7 +232,9 @@ impl Kernel<'_> {
                     return Err(ProgramError::IOError(std::io::Error::other(reason)));
                 }
                 let program: &mut FExit = program.try_into()?;
-                program.load(function, self.program_btf)?;
+                if program.fd().is_err() {
+                    program.load(function, self.program_btf)?;
+                }
                 program.attach()?;
             }
             HookKind::Clock => {
