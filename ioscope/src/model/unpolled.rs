@@ -32,8 +32,8 @@ pub struct Unpolled {
     pub now_ns: u64,
     /// The longest that was seen.
     pub longest_ns: u64,
-    /// Since when, where nobody does.
-    since: Option<u64>,
+    /// Since when, where nobody does, and how many wait calls had begun by then.
+    since: Option<(u64, u64)>,
 }
 
 impl Unpolled {
@@ -49,6 +49,7 @@ struct Use {
     waits: bool,
     entered_at: u64,
     returned_at: u64,
+    entries: u64,
 }
 
 /// All shared pollers.
@@ -68,8 +69,10 @@ impl SharedPollers {
         let mut uses: BTreeMap<PollerId, Vec<Use>> = BTreeMap::new();
         for (pid, machine) in loops {
             if let Some(id) = PollerId::of(pid, machine) {
+                let waits = machine.in_wait != 0 || machine.restarting != 0;
                 uses.entry(id).or_default().push(Use {
-                    waits: machine.in_wait != 0 || machine.restarting != 0,
+                    waits,
+                    entries: machine.counters.returns.iter().sum::<u64>() + u64::from(waits),
                     entered_at: machine.entered_at,
                     returned_at: machine.returned_at,
                 });
@@ -79,17 +82,21 @@ impl SharedPollers {
         for (id, uses) in uses {
             let known = self.pollers.entry(id).or_default();
             let returned = uses.iter().map(|user| user.returned_at).max().unwrap_or(0);
-            // Somebody has waited since; how long it took until then is known.
-            if let Some(since) = known.since {
-                let entered = uses.iter().map(|user| user.entered_at).filter(|at| *at > since).min();
-                if let Some(entered) = entered {
-                    known.longest_ns = known.longest_ns.max(entered - since);
+            let entries: u64 = uses.iter().map(|user| user.entries).sum();
+            // Somebody has waited since. How long it took until then is known if each that did has done so once: of
+            // several wait calls only the last one's time is.
+            if let Some((since, before)) = known.since {
+                let entered = uses.iter().map(|user| user.entered_at).filter(|at| *at > since);
+                if let Some(first) = entered.clone().min() {
+                    if entries.checked_sub(before) == u64::try_from(entered.count()).ok() {
+                        known.longest_ns = known.longest_ns.max(first - since);
+                    }
                     known.since = None;
                 }
             }
             known.now_ns = 0;
             if returned != 0 && !uses.iter().any(|user| user.waits) {
-                known.since = Some(returned);
+                known.since = Some((returned, entries));
                 known.now_ns = now.saturating_sub(returned);
                 known.longest_ns = known.longest_ns.max(known.now_ns);
             }
@@ -154,6 +161,19 @@ mod tests {
         assert_eq!(look(&mut pollers, &one, &two, 3_000), (0, 700));
         leave(&mut two, 3_100);
         assert_eq!(look(&mut pollers, &one, &two, 3_200), (100, 700));
+        // Both come and go before anybody looks again: when the first of them came is not known.
+        for at in [3_300, 4_300] {
+            enter(&mut one, at);
+            leave(&mut one, at + 50);
+        }
+        enter(&mut two, 4_400);
+        assert_eq!(look(&mut pollers, &one, &two, 4_500), (0, 700));
+        leave(&mut two, 4_600);
+        assert_eq!(look(&mut pollers, &one, &two, 4_700), (100, 700));
+        // Each comes once: the first counts.
+        enter(&mut one, 5_500);
+        enter(&mut two, 5_600);
+        assert_eq!(look(&mut pollers, &one, &two, 5_700), (0, 900));
         // Nobody shares it any more.
         pollers.update(std::iter::empty(), 4_000);
         assert_eq!(pollers.get(id), None);

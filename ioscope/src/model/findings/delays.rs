@@ -49,8 +49,9 @@ impl Detector for RunQueueStarvation {
         let delay = &stats.run_queue_delay;
         let late = delay.count() >= WAKEUPS_FOR_MEDIAN && delay.quantile(0.5) >= LONG_SLICE_NS;
         let a_turn = ready / stats.iterations().max(1);
-        let waits_long =
-            a_turn >= LONG_WAIT_NS || (delay.count() >= ENOUGH && delay.quantile(0.99) >= LONG_WAIT_NS);
+        // Where others go on with its work, it is not the loop that waits for this thread.
+        let waits_long = (a_turn >= LONG_WAIT_NS && !inputs.others_go_on())
+            || (delay.count() >= ENOUGH && delay.quantile(0.99) >= LONG_WAIT_NS);
         let severity = if waits_long && part >= READY_SHARE_CRITICAL && starved >= STARVED_SHARE_CRITICAL {
             Severity::Critical
         } else if late || (waits_long && part >= READY_SHARE_WARN && starved >= STARVED_SHARE_WARN) {

@@ -130,6 +130,12 @@ impl Inputs<'_> {
         self.stats.ready_per_wakeup.count()
     }
 
+    /// Whether other threads take over when this one blocks, computes or waits for a CPU: Go takes its processor away from a
+    /// thread that blocks, lets idle threads take what is queued at others, and has its monitor look at the poller.
+    fn others_go_on(&self) -> bool {
+        self.identity.runtime == Some("go")
+    }
+
     /// The stall threshold in nanoseconds.
     fn threshold_ns(&self) -> u64 {
         u64::try_from(self.stall_threshold.as_nanos()).unwrap_or(u64::MAX)

@@ -59,10 +59,9 @@ impl Detector for BlockingCall {
     }
 }
 
-/// Go takes its processor away from a thread that blocks, and has its monitor look at the poller while threads compute: others go
-/// on with the poller and the rest. That nobody does is told by another finding.
+/// That nobody goes on with the poller is told by another finding.
 fn of_runtime(severity: Severity, inputs: &Inputs<'_>) -> Severity {
-    if inputs.identity.runtime == Some("go") { Severity::Info } else { severity }
+    if inputs.others_go_on() { Severity::Info } else { severity }
 }
 
 /// What the loop slept in; a sleep that goes on is counted where it belongs.
