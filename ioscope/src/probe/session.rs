@@ -209,28 +209,34 @@ impl Session {
                 at_tracepoints: can_forbid && preempts_tracepoints,
             },
         };
+        session.attach(&kernel, plan)?;
+        Ok(session)
+    }
+
+    /// Attaches the hooks, job by job.
+    fn attach(&mut self, kernel: &Kernel<'_>, plan: &Plan) -> Result<(), ProbeError> {
         let is_wanted = |job: &&Job| {
             (job.name != SLICE_SYSCALLS || plan.syscalls)
                 && (job.required || !plan.without.iter().any(|name| name == job.name))
         };
         for job in JOBS.iter().filter(is_wanted) {
-            if job.name == LOOPS_ASLEEP && session.way() == FENTRY {
+            if job.name == LOOPS_ASLEEP && self.way() == FENTRY {
                 // Should it fail, these loops show from their next wait call on.
-                let (ebpf, stand_ins) = (&mut session.ebpf, &mut session.stand_ins);
+                let (ebpf, stand_ins) = (&mut self.ebpf, &mut self.stand_ins);
                 let attached = kernel.attach_never_missed(ebpf, stand_ins, &RETURN_OF_SLEEPERS);
-                session.awaiting_sleepers = attached.is_ok().then(Instant::now);
+                self.awaiting_sleepers = attached.is_ok().then(Instant::now);
             }
-            let status = kernel.take_on(&mut session.ebpf, &mut session.stand_ins, job, plan.hooks)?;
+            let status = kernel.take_on(&mut self.ebpf, &mut self.stand_ins, job, plan.hooks)?;
             if status.way.is_some() {
-                session.control.keep_notes(match job.name {
+                self.control.keep_notes(match job.name {
                     EPOLL_READINESS => Control::NOTES_OF_EPOLL,
                     RING_READINESS => Control::NOTES_OF_RINGS,
                     _ => 0,
                 });
             }
-            session.jobs.push(status);
+            self.jobs.push(status);
         }
-        Ok(session)
+        Ok(())
     }
 
     /// What became of each job.
