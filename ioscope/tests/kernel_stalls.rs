@@ -243,8 +243,13 @@ fn pages_from_the_disk_are_page_faults() {
         .filter(|blocked| blocked["syscall"] == "no system call")
         .map(|blocked| blocked["count"].as_u64().expect("a count"))
         .sum();
-    // What the program itself was read in for is in the kernel's count, too.
-    assert!(sleeps >= u64::from(4 * PAGES) && sleeps <= faults.get() + 8, "{sleeps} of {}", faults.get());
+    // A page may be there before the thread sleeps, and some kernels hide a switch now and then. What the program itself
+    // was read in for is in the kernel's count, too.
+    assert!(
+        sleeps * 100 >= u64::from(4 * PAGES) * 98 && sleeps <= faults.get() + 8,
+        "{sleeps} of {}",
+        faults.get()
+    );
 }
 
 /// A process that uses a CPU up, until it is dropped.
