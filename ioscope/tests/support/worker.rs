@@ -2,7 +2,9 @@
 
 use std::error::Error;
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use ioscope::demo::{Report, Spec};
 use ioscope_common::WaitCall;
@@ -58,7 +60,16 @@ impl Worker {
 
     /// Waits for its loops to end. Its main thread does not yet.
     pub(crate) fn report(&mut self) -> Result<Report, Box<dyn Error>> {
-        Ok(serde_json::from_str(&self.line()?)?)
+        let report: Report = serde_json::from_str(&self.line()?)?;
+        // Who joins a thread can be told so before the kernel tells of its end (`do_exit`: `exit_mm` comes first).
+        let deadline = Instant::now() + Duration::from_secs(5);
+        for thread in &report.threads {
+            let entry = format!("/proc/{}/task/{}", self.id(), thread.tid);
+            while Path::new(&entry).exists() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        Ok(report)
     }
 
     /// Whatever it waits for: "go", then "exit".
