@@ -71,6 +71,7 @@ impl Settings {
         config.bpf_time &= !screen.no_bpf_time;
         let mut tracing = tracing.clone();
         if !screen.stall_threshold_given {
+            tracing.presets = config.stall_threshold.is_none();
             tracing.stall_threshold = config.stall_threshold.unwrap_or(tracing.stall_threshold);
         }
         Ok(Self { config, tracing })

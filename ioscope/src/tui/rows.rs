@@ -161,7 +161,7 @@ pub(super) fn rows(model: &Model, window: &Window, mut before: Vec<Row>) -> Vec<
             let kept = before.binary_search_by_key(&Key::Loop(entry.id), |row| row.key).ok();
             match kept {
                 Some(at) => before[at].clone(),
-                None => Row::of(entry, &window.recent(entry), model.stall_threshold),
+                None => Row::of(entry, &window.recent(entry), model.threshold_of(entry)),
             }
         })
         .collect()

@@ -141,7 +141,7 @@ impl App {
             ended: entry.ended,
             stalls,
             unpolled: self.model.unpolled(entry),
-            stall_threshold: self.model.stall_threshold,
+            stall_threshold: self.model.threshold_of(entry),
             syscall_name,
         }))
     }
@@ -154,7 +154,7 @@ impl App {
             identity: Arc::clone(&entry.identity),
             ended: entry.ended,
             present: entry.present,
-            ongoing_stall: entry.ongoing_stall(self.model.stall_threshold),
+            ongoing_stall: entry.ongoing_stall(self.model.threshold_of(entry)),
             stalls: entry.stalls.clone(),
             total: entry.stats.clone(),
             recent: self.window.recent(entry),

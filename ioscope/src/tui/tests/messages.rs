@@ -210,3 +210,18 @@ fn keys_ask_for_what_the_caller_has_to_do() {
     press(&mut app, KeyCode::Char('?'));
     assert_eq!(update(&mut app, control('c')), [Effect::Quit]);
 }
+
+#[test]
+fn a_loop_is_judged_by_the_number_of_its_own_runtime() {
+    let mut redis = Thread::new(1, ("redis", 700), "redis", Some("redis"), WaitCall::EpollWait);
+    let mut node = Thread::new(2, ("node", 800), "node", Some("libuv"), WaitCall::EpollWait);
+    for thread in [&mut redis, &mut node] {
+        thread.turns_until(START + S, steady(10));
+    }
+    let mut app = app(true, SIZE);
+    let mut batch = batch(redis.now.max(node.now) + 40 * MS, &[redis, node]);
+    batch.thresholds = vec![(LoopId(1), std::time::Duration::from_millis(10))];
+    take(&mut app, batch);
+    assert!(row(&app, "redis").ongoing_stall.is_some_and(|ns| ns >= 30 * MS), "{:?}", row(&app, "redis"));
+    assert_eq!(row(&app, "node").ongoing_stall, None);
+}

@@ -50,7 +50,8 @@ fn selected_text(app: &App) -> Option<(String, String)> {
                     ongoing_stall_ns: inspected.ongoing_stall.unwrap_or(0),
                     stalls,
                     stalls_dropped: inspected.stalls.dropped(),
-                    stall_threshold: app.model.stall_threshold,
+                    stall_threshold: entry
+                        .map_or(app.model.stall_threshold, |entry| app.model.threshold_of(entry)),
                     unpolled: entry.and_then(|entry| app.model.unpolled(entry)),
                 }],
                 findings: inspected.findings.clone(),

@@ -217,7 +217,9 @@ fn label(app: &App, row: &Row, area: Rect, buffer: &mut Buffer) {
 
 fn lane(app: &App, row: &Row, span: &Window, area: Rect, buffer: &mut Buffer) {
     let Key::Loop(id) = row.key else { return };
-    let threshold = u64::try_from(app.model.stall_threshold.as_nanos()).unwrap_or(u64::MAX);
+    let threshold =
+        app.model.get(id).map_or(app.model.stall_threshold, |entry| app.model.threshold_of(entry));
+    let threshold = u64::try_from(threshold.as_nanos()).unwrap_or(u64::MAX);
     let mut cells = vec![Cell::default(); usize::from(area.width)];
     let mut add = |segment: Segment| {
         let (from, to) = (segment.from.max(span.from), segment.to.min(span.to));
