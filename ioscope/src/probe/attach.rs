@@ -107,7 +107,7 @@ impl Kernel<'_> {
     ) -> Result<Programs, (&'static Hook, ProgramError)> {
         let mut programs = Vec::with_capacity(way.hooks.len());
         for hook in way.hooks {
-            if self.lacks_system_call(hook) {
+            if self.lacks_wait_call(hook) {
                 continue;
             }
             let verified = self.attach_never_missed(ebpf, stand_ins, hook).map_err(|error| (hook, error))?;
@@ -259,10 +259,11 @@ impl Kernel<'_> {
         Ok(program.info()?.verified_instruction_count())
     }
 
-    /// Whether a hook is the function of a system call that this kernel does not have: it is too old for it, or of an
-    /// architecture that has none. That the function is there and cannot be hooked is another matter.
-    fn lacks_system_call(&self, hook: &Hook) -> bool {
-        matches!(hook.kind, HookKind::SyscallEntry | HookKind::SyscallReturn) && self.function(hook).is_none()
+    /// Whether a hook is the function of a wait call that this kernel does not have: it is too old for it, or of an
+    /// architecture that has none. That the function is there and cannot be hooked is another matter; and so is a system call
+    /// that every kernel has, and that has a name here which nobody knows.
+    fn lacks_wait_call(&self, hook: &Hook) -> bool {
+        hook.stand_in == StandInKind::Caller && self.function(hook).is_none()
     }
 
     /// The function that a hook is attached to, as this kernel calls it; `None` if it has none of its names.

@@ -7,6 +7,7 @@
 mod ending;
 
 use std::{
+    cell::Cell,
     os::fd::OwnedFd,
     time::{Duration, Instant},
 };
@@ -109,6 +110,8 @@ pub struct Session {
     awaiting_sleepers: Option<Instant>,
     /// Of programs that are unloaded by now.
     skipped_before: u64,
+    /// And of all, when that was last asked.
+    skipped_lately: Cell<(Option<Instant>, u64)>,
     statistics: bool,
     /// When the loops were put out of the probes' reach, and what had been dropped by then.
     frozen_at: Option<u64>,
@@ -187,6 +190,7 @@ impl Session {
             jobs: Vec::with_capacity(JOBS.len()),
             awaiting_sleepers: None,
             skipped_before: 0,
+            skipped_lately: Cell::default(),
             statistics: config::statistics_are_on(),
             frozen_at: None,
             dropped: None,

@@ -138,7 +138,7 @@ const GEVENT: Kind = kind("gevent", "Python gevent", EPOLL_WAIT, Private)
 const GLIB: Kind = kind("glib", "GLib main loop", &[Poll, Ppoll], Private);
 const GO: Kind = kind("go", "Go netpoller", &[EpollPwait], Shared);
 const HAPROXY: Kind = kind("haproxy", "HAProxy", EPOLL_WAIT, Private)
-    // From here on it warns of a thread that blocks the traffic: its configuration manual, since 3.1.
+    // From here on it warns of a thread that blocks the traffic, if it is new enough: `src/wdt.c`.
     .stalls_at(100, "warn-blocked-traffic-after");
 const JAVA_NIO: Kind = kind("java-nio", "Java NIO selector", EPOLL_WAIT, Private);
 const LIBEV: Kind = kind("libev", "libev", EPOLL_WAIT, Private);

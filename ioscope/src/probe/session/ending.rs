@@ -1,6 +1,7 @@
 //! How a session ends, at one moment, and what it has lost until then.
 
 use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::time::{Duration, Instant};
 
 use aya::programs::ProgramFd;
 use ioscope_common::{Drops, status};
@@ -9,6 +10,9 @@ use rustix::time::{ClockId, clock_gettime};
 use super::{AsPod, Session};
 use crate::probe::{attach::unload, error::ProbeError, hooks::RETURN_OF_SLEEPERS};
 
+/// How often the kernel is asked what it has left out.
+const SKIPPED_RUNS_EVERY: Duration = Duration::from_secs(1);
+
 impl Session {
     /// What was dropped so far.
     pub fn drops(&self) -> Result<Drops, ProbeError> {
@@ -16,7 +20,19 @@ impl Session {
             Some(dropped) => dropped,
             None => self.count_drops()?,
         };
-        Ok(Drops { skipped_runs: self.skipped_runs(), ..counted })
+        Ok(Drops { skipped_runs: self.skipped_runs_lately(), ..counted })
+    }
+
+    /// Runs of the programs that the kernel left out, as of a second ago at most: asking takes a file for each program, and
+    /// drops are asked for a hundred times a second. When the probes are detached it is exact.
+    fn skipped_runs_lately(&self) -> u64 {
+        let (asked_at, known) = self.skipped_lately.get();
+        if self.frozen_at.is_none() && asked_at.is_some_and(|at| at.elapsed() < SKIPPED_RUNS_EVERY) {
+            return known;
+        }
+        let skipped = self.skipped_runs();
+        self.skipped_lately.set((Some(Instant::now()), skipped));
+        skipped
     }
 
     /// All but the runs that were left out.
