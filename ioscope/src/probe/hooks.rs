@@ -278,7 +278,8 @@ pub static JOBS: &[Job] = &[
         gives: "completions that found a ring's queue full",
         ways: &[Way {
             name: TRACEPOINT,
-            since: Since::linux(5, 5),
+            // `include/trace/events/io_uring.h`.
+            since: Since::linux(5, 19),
             hooks: &[tracepoint("io_uring_cqe_overflow", "io_uring_cqe_overflow")],
         }],
     },
