@@ -3,8 +3,6 @@
 //! Each function takes the saved registers and returns the call's result. 32-bit calls have functions of their own,
 //! which are left alone. The loader says which function a program goes to; the name differs between architectures.
 
-use core::ffi::c_void;
-
 use aya_ebpf::{
     macros::{fentry, fexit},
     maps::ProgramArray,
@@ -17,7 +15,7 @@ use crate::{
     loops::LoopRef,
     maps::config,
     sched::saved_registers,
-    syscalls::{Registers, on_other, on_return, on_wait},
+    syscalls::{Registers, action_of, on_other, on_return, on_wait},
     undisturbed::undisturbed,
 };
 
@@ -33,75 +31,68 @@ macro_rules! registers {
     };
 }
 
-/// A program that stands in for another one, if the kernel has left that out; and the map of one place where it finds that
-/// one. A program of its own, so that the kernel, which does not run a program inside itself, has no reason to leave out
-/// this one too; and a map of its own, because a map takes the programs of one function only.
-macro_rules! stand_in {
-    ($program:ident, $section:literal, $context:ident, $what:ident) => {
-        const _: () = {
+/// A hook that goes on to a body: the one that all hooks of its kind share, so that the verifier goes through that once and
+/// not for every system call. The map is the hook's own, because a map takes the programs of functions of one signature only
+/// (`kernel/bpf/core.c`: `__bpf_prog_map_compatible`), and kernels write the wait calls' in two ways.
+macro_rules! hook {
+    ($program:ident, $attribute:ident, $context:ident, $what:ident) => {
+        #[$attribute]
+        pub(crate) fn $program(ctx: $context) -> i32 {
             #[unsafe(link_section = "maps")]
-            #[unsafe(export_name = concat!("of_", stringify!($program)))]
-            static PROGRAM: ProgramArray = ProgramArray::with_max_entries(1, 0);
+            #[unsafe(export_name = concat!("body_of_", stringify!($program)))]
+            static BODY: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
-            #[unsafe(link_section = $section)]
-            #[unsafe(export_name = concat!("instead_of_", stringify!($program)))]
-            extern "C" fn stand_in(ctx: *mut c_void) -> i32 {
-                let ctx = $context::new(ctx);
-                if !is_done(registers!(ctx), seen::$what) {
-                    // SAFETY: it takes the context that this one takes, and nothing is to be done after it.
-                    unsafe { PROGRAM.tail_call(&ctx, 0) };
-                }
-                0
+            if config!(flags) & flag::PREEMPTIBLE == 0 || !is_done(registers!(ctx), seen::$what) {
+                // SAFETY: the body takes the context that this takes, and nothing is to be done after it.
+                unsafe { BODY.tail_call(&ctx, 0) };
             }
-        };
+            0
+        }
     };
 }
 
-/// The programs of a wait call.
+/// The hooks of a wait call.
 macro_rules! wait_call {
-    ($call:ident, $enter:ident, $return:ident) => {
-        #[doc = concat!("The entry of [`WaitCall::", stringify!($call), "`].")]
-        #[fentry]
-        pub(crate) fn $enter(ctx: FEntryContext) -> i32 {
-            undisturbed(|| on_wait(WaitCall::$call, registers!(ctx), false));
-            0
-        }
-
-        #[doc = concat!("The return of [`WaitCall::", stringify!($call), "`].")]
-        #[fexit]
-        pub(crate) fn $return(ctx: FExitContext) -> i32 {
-            // After the arguments, of which there is one, comes the result.
-            undisturbed(|| on_return(registers!(ctx), ctx.arg(1)));
-            0
-        }
-
-        stand_in!($enter, "fentry", FEntryContext, ENTRY);
-        stand_in!($return, "fexit", FExitContext, RETURN);
+    ($enter:ident, $return:ident) => {
+        hook!($enter, fentry, FEntryContext, ENTRY);
+        hook!($return, fexit, FExitContext, RETURN);
     };
 }
 
-wait_call!(EpollWait, enter_epoll_wait, return_epoll_wait);
-wait_call!(EpollPwait, enter_epoll_pwait, return_epoll_pwait);
-wait_call!(EpollPwait2, enter_epoll_pwait2, return_epoll_pwait2);
-wait_call!(Poll, enter_poll, return_poll);
-wait_call!(Ppoll, enter_ppoll, return_ppoll);
-wait_call!(Select, enter_select, return_select);
-wait_call!(Pselect6, enter_pselect6, return_pselect6);
-wait_call!(IoUringEnter, enter_io_uring_enter, return_io_uring_enter);
-wait_call!(IoGetevents, enter_io_getevents, return_io_getevents);
-wait_call!(IoPgetevents, enter_io_pgetevents, return_io_pgetevents);
+wait_call!(enter_epoll_wait, return_epoll_wait);
+wait_call!(enter_epoll_pwait, return_epoll_pwait);
+wait_call!(enter_epoll_pwait2, return_epoll_pwait2);
+wait_call!(enter_poll, return_poll);
+wait_call!(enter_ppoll, return_ppoll);
+wait_call!(enter_select, return_select);
+wait_call!(enter_pselect6, return_pselect6);
+wait_call!(enter_io_uring_enter, return_io_uring_enter);
+wait_call!(enter_io_getevents, return_io_getevents);
+wait_call!(enter_io_pgetevents, return_io_pgetevents);
+hook!(return_restart_syscall, fexit, FExitContext, RETURN);
+
+/// The body of the wait calls' entries.
+#[fentry]
+pub(crate) fn wait_call_entry(ctx: FEntryContext) -> i32 {
+    let registers = registers!(ctx);
+    if let Some(call) = WaitCall::from_number(action_of(registers.syscall())) {
+        undisturbed(|| on_wait(call, registers, false));
+    }
+    0
+}
+
+/// The body of their returns.
+#[fexit]
+pub(crate) fn wait_call_return(ctx: FExitContext) -> i32 {
+    // After the arguments, of which there is one, comes the result.
+    undisturbed(|| on_return(registers!(ctx), ctx.arg(1)));
+    0
+}
 
 /// The kernel goes on with a call that a signal interrupted.
 #[fentry]
 pub(crate) fn enter_restart_syscall(ctx: FEntryContext) -> i32 {
     undisturbed(|| on_other(Transition::Resume, registers!(ctx)));
-    0
-}
-
-/// And that returns.
-#[fexit]
-pub(crate) fn return_restart_syscall(ctx: FExitContext) -> i32 {
-    undisturbed(|| on_return(registers!(ctx), ctx.arg(1)));
     0
 }
 
@@ -112,7 +103,8 @@ pub(crate) fn enter_rt_sigreturn(ctx: FEntryContext) -> i32 {
     0
 }
 
-/// Whether there is nothing to stand in for. A thread without a loop is left to the program: it may be a target's.
+/// Whether another program of this hook was here before, and its body with it. A thread without a loop is left to the body:
+/// it may be a target's.
 #[inline(always)]
 fn is_done(registers: Registers, what: u32) -> bool {
     LoopRef::running(registers)

@@ -17,6 +17,7 @@ use rustix::process::Signal;
 
 use support::expect::brief;
 use support::helper::{Helper, is_helper, listen, speak};
+use support::kernel;
 use support::tracer::{Tracer, plan};
 use support::worker::{IOSCOPE, Worker};
 
@@ -40,7 +41,7 @@ fn helper_of_many_threads() {
     if !is_helper() {
         return;
     }
-    for _ in 0..CHURN / AT_ONCE as u64 {
+    for _ in 0..kernel::many(CHURN) / AT_ONCE as u64 {
         std::thread::scope(|scope| {
             for _ in 0..AT_ONCE {
                 scope.spawn(check_in);
@@ -80,11 +81,12 @@ fn twenty_thousand_threads() {
         helper.hear("churned");
         helper
     });
+    let churn = kernel::many(CHURN);
     let mut seen = 0;
     let mut drops = 0;
     let deadline = Instant::now() + Duration::from_mins(1);
     // The last of them may still be on their way out when the helper says that it is done.
-    while !listener.is_finished() || seen + drops < CHURN {
+    while !listener.is_finished() || seen + drops < churn {
         assert!(Instant::now() < deadline, "seen {seen}, without room {drops}: each is one of the two");
         std::thread::sleep(Duration::from_millis(1));
         let batch = tracer.take_raw();
@@ -96,7 +98,7 @@ fn twenty_thousand_threads() {
         }
     }
     eprintln!("seen {seen}, without room {drops}");
-    assert_eq!(seen + drops, CHURN, "each is seen or counted");
+    assert_eq!(seen + drops, churn, "each is seen or counted");
     let mut helper = listener.join().expect("the helper has been heard");
     let before = tracer.take_raw().drops.loops_full;
     // Every place is free again, or this crowd would not fit.
@@ -150,7 +152,8 @@ fn killed_in_a_wait_call() {
         let ring = stats.counters.returns[WaitCall::IoUringEnter.index()];
         assert_eq!(stats.iterations() - ring, stats.counters.interrupted, "{}", brief(model));
         assert_eq!((stats.counters.ready_events, stats.loop_duration.count()), (0, 0), "{}", brief(model));
-        assert_eq!(stats.time_in(State::Blocked), 0, "{}", brief(model));
+        // A ring's thread may have to wait for its requests to be cancelled: `io_uring/cancel.c`.
+        assert!(ring > 0 || stats.time_in(State::Blocked) == 0, "{}", brief(model));
         assert!(stats.time_in(State::Waiting) >= 50_000_000, "{}", brief(model));
     }
 }

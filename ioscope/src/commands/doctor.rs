@@ -37,9 +37,7 @@ pub(super) fn run(args: DoctorArgs) -> Result<ExitCode> {
 
 fn examine(choice: HookChoice) -> Report {
     let environment = Environment::read();
-    let began = Instant::now();
     let attempt = attempt(choice);
-    let attached_in_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     let (problem, remedy) = match &attempt {
         Ok(_) => (None, None),
         Err(error) => match missing_privilege(&environment) {
@@ -51,19 +49,36 @@ fn examine(choice: HookChoice) -> Report {
         schema: 1,
         ioscope: env!("CARGO_PKG_VERSION"),
         works: attempt.is_ok(),
-        attached_in_ms: attempt.is_ok().then_some(attached_in_ms),
+        attached_in_ms: attempt
+            .as_ref()
+            .ok()
+            .map(|attempt| milliseconds(attempt.attaching + attempt.detaching)),
+        detached_in_ms: attempt.as_ref().ok().map(|attempt| milliseconds(attempt.detaching)),
         problem,
         remedy,
         machine: machine(&environment),
         privileges: privileges(&environment),
         features: features(&environment),
-        hooks: hooks(&attempt, choice, environment.arch),
+        hooks: hooks(attempt.as_ref().map(|attempt| &*attempt.jobs), choice, environment.arch),
         setcap: setcap_command(&environment),
     }
 }
 
+/// What came of attaching the probes.
+struct Attempt {
+    jobs: Vec<JobStatus>,
+    /// How long that took.
+    attaching: Duration,
+    /// And taking them away again.
+    detaching: Duration,
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Loads and attaches everything, to trace nothing, and takes it away again.
-fn attempt(hooks: HookChoice) -> Result<Vec<JobStatus>, ProbeError> {
+fn attempt(hooks: HookChoice) -> Result<Attempt, ProbeError> {
     let plan = Plan {
         targets: Targets::default(),
         capacity: 1,
@@ -77,7 +92,12 @@ fn attempt(hooks: HookChoice) -> Result<Vec<JobStatus>, ProbeError> {
         hooks,
         diagnostics: false,
     };
-    Ok(Session::start(&plan)?.jobs().to_vec())
+    let began = Instant::now();
+    let session = Session::start(&plan)?;
+    let jobs = session.jobs().to_vec();
+    let attached = Instant::now();
+    drop(session);
+    Ok(Attempt { jobs, attaching: attached - began, detaching: attached.elapsed() })
 }
 
 fn machine(environment: &Environment) -> Vec<Fact> {
@@ -204,7 +224,7 @@ fn features(environment: &Environment) -> Vec<Item> {
         .collect()
 }
 
-fn hooks(attempt: &Result<Vec<JobStatus>, ProbeError>, choice: HookChoice, arch: Option<Arch>) -> Vec<Item> {
+fn hooks(attempt: Result<&[JobStatus], &ProbeError>, choice: HookChoice, arch: Option<Arch>) -> Vec<Item> {
     let since = |way: &Way| arch.and_then(|arch| way.since.on(arch));
     let refused = |status: &JobStatus| {
         let refused = status.refused.iter();

@@ -1,6 +1,6 @@
 //! Attaching the hooks: each job by the first way that works.
 
-use std::{any::Any, io::Read as _, num::NonZero, thread};
+use std::{any::Any, collections::BTreeMap, io::Read as _, thread};
 
 use aya::{
     Btf as ProgramBtf, Ebpf,
@@ -16,12 +16,21 @@ use super::{
     arch::Arch,
     btf::Btf,
     error::ProbeError,
-    hooks::{Hook, HookChoice, HookKind, Job, JobStatus, STAND_INS, StandInKind, Way},
+    hooks::{Hook, HookChoice, HookKind, Job, JobStatus, STAND_INS, Way},
     session::SAMPLES_PER_SECOND,
 };
 
 /// Programs in use, and how many instructions the verifier went through to accept each.
 type Programs = Vec<(&'static str, Option<u32>)>;
+
+/// A hook that could not be attached, and why.
+type Refusal = (&'static Hook, ProgramError);
+
+/// The hooks that go on to one program, by the signature of their functions, and these.
+type Callers = BTreeMap<Option<u32>, Vec<(&'static Hook, String)>>;
+
+/// What such a program has become: a copy for each signature, with its hooks, and how many instructions were verified.
+type Bodies = (Vec<(Vec<&'static Hook>, ProgramFd)>, Option<u32>);
 
 /// A program that stands in for another one: see [`STAND_INS`].
 pub(super) struct StandIn {
@@ -30,7 +39,7 @@ pub(super) struct StandIn {
     /// Itself: several are made of one in the object.
     pub(super) program: ProgramFd,
     /// What keeps it attached.
-    _link: Box<dyn Any>,
+    _link: Box<dyn Any + Send>,
 }
 
 /// Which programs the kernel may leave out, if they are such as can be stood in for.
@@ -104,7 +113,7 @@ impl Kernel<'_> {
         ebpf: &mut Ebpf,
         stand_ins: &mut Vec<StandIn>,
         way: &'static Way,
-    ) -> Result<Programs, (&'static Hook, ProgramError)> {
+    ) -> Result<Programs, Refusal> {
         let mut programs = Vec::with_capacity(way.hooks.len());
         for hook in way.hooks {
             if self.lacks_wait_call(hook) {
@@ -112,40 +121,82 @@ impl Kernel<'_> {
             }
             let verified = self.attach_never_missed(ebpf, stand_ins, hook).map_err(|error| (hook, error))?;
             if programs.is_empty() {
-                self.load_ahead(ebpf, way);
+                // Not before one hook is attached: where none can be, it would be in vain. Until then it does nothing.
+                programs.extend(self.load_bodies(ebpf, way)?);
             }
             programs.push((hook.program, verified));
         }
         Ok(programs)
     }
 
-    /// Loads the programs at functions, on all CPUs: to verify them is most of what a start takes, and the kernel does not
-    /// mind doing several at a time (`kernel/bpf/verifier.c`, `bpf_check`: the lock is for the unprivileged). Not before
-    /// one is attached: where none can be, it would be in vain. One that fails tells why when it is attached.
-    fn load_ahead(&self, ebpf: &mut Ebpf, way: &Way) {
-        let mut waiting: Vec<(&mut Program, String)> = ebpf
-            .programs_mut()
-            .filter_map(|(name, program)| {
-                let is_it = |hook: &&Hook| hook.program == name && hook.stand_in == StandInKind::Caller;
-                let hook = way.hooks.iter().find(is_it)?;
-                Some((program, self.function(hook)?))
-            })
-            .collect();
-        let threads = thread::available_parallelism().map_or(1, NonZero::get).min(waiting.len());
-        let Some(each) = waiting.len().checked_div(threads) else { return };
-        thread::scope(|scope| {
-            for share in waiting.chunks_mut(each + 1) {
-                scope.spawn(move || {
-                    for (program, function) in share {
-                        let _ = match program {
-                            Program::FEntry(program) => program.load(function, self.program_btf),
-                            Program::FExit(program) => program.load(function, self.program_btf),
-                            _ => Ok(()),
-                        };
-                    }
-                });
+    /// Loads the programs that a way's hooks go on to, and tells the hooks where they are.
+    ///
+    /// To verify them is most of what a start takes, and is done side by side: the kernel does not mind
+    /// (`kernel/bpf/verifier.c`, `bpf_check`: the lock is for the unprivileged). It wants one of them for each signature
+    /// that the hooked functions have (`kernel/bpf/core.c`, `__bpf_prog_map_compatible`).
+    fn load_bodies(&self, ebpf: &mut Ebpf, way: &'static Way) -> Result<Programs, Refusal> {
+        let mut wanted: BTreeMap<&'static str, Callers> = BTreeMap::new();
+        for hook in way.hooks {
+            if let (Some(body), Some(function)) = (hook.body, self.function(hook)) {
+                let callers = wanted.entry(body).or_default();
+                callers.entry(self.btf.func_signature(&function)).or_default().push((hook, function));
             }
+        }
+        let bodies = ebpf.programs_mut().filter_map(|(name, program)| {
+            let (name, callers) = wanted.iter().find(|(body, _)| **body == name)?;
+            Some((*name, program, callers))
         });
+        let loaded: Vec<_> = thread::scope(|scope| {
+            let loading: Vec<_> = bodies
+                .map(|(name, program, callers)| {
+                    (name, scope.spawn(move || self.load_for_each_signature(program, callers)))
+                })
+                .collect();
+            let loaded = loading.into_iter().map(|(name, thread)| (name, thread.join()));
+            loaded.map(|(name, result)| Some((name, result.ok()?))).collect::<Option<_>>()
+        })
+        .ok_or_else(|| (&way.hooks[0], other_error("a thread that loads programs panicked")))?;
+        let mut programs = Programs::new();
+        for (body, result) in loaded {
+            let (copies, verified) = result?;
+            for (hooks, copy) in copies {
+                for hook in hooks {
+                    lead_to(ebpf, hook, &copy).map_err(|error| (hook, error))?;
+                }
+            }
+            programs.push((body, verified));
+        }
+        Ok(programs)
+    }
+
+    /// Loads a body once for each signature, and leaves it unloaded. Returns the copies, for which hooks each is, and how
+    /// many instructions the verifier went through at most.
+    fn load_for_each_signature(&self, program: &mut Program, callers: &Callers) -> Result<Bodies, Refusal> {
+        let mut copies = Vec::with_capacity(callers.len());
+        let mut verified = None;
+        for callers in callers.values() {
+            let Some((hook, function)) = callers.first() else { continue };
+            let (copy, instructions) = self.load_copy(program, function).map_err(|error| (*hook, error))?;
+            verified = verified.max(instructions);
+            copies.push((callers.iter().map(|(hook, _)| *hook).collect(), copy));
+        }
+        Ok((copies, verified))
+    }
+
+    fn load_copy(
+        &self,
+        program: &mut Program,
+        function: &str,
+    ) -> Result<(ProgramFd, Option<u32>), ProgramError> {
+        match program {
+            Program::FEntry(program) => program.load(function, self.program_btf)?,
+            Program::FExit(program) => program.load(function, self.program_btf)?,
+            _ => return Err(other_error("only programs at functions are shared")),
+        }
+        let copy = program.fd()?.try_clone().map_err(ProgramError::IOError)?;
+        let verified = program.info()?.verified_instruction_count();
+        unload(program)?;
+        Ok((copy, verified))
     }
 
     /// Loads a hook's program and attaches it, and what stands in for it. Returns how many instructions the verifier went
@@ -157,14 +208,10 @@ impl Kernel<'_> {
         hook: &'static Hook,
     ) -> Result<Option<u32>, ProgramError> {
         // One program in the object makes all copies, and is the hook's own in the end.
-        if hook.stand_in == StandInKind::Copy {
+        if hook.never_missed {
             self.attach_stand_ins(ebpf, stand_ins, hook)?;
         }
-        let verified = self.attach(ebpf, hook)?;
-        if hook.stand_in == StandInKind::Caller {
-            self.attach_stand_ins(ebpf, stand_ins, hook)?;
-        }
-        Ok(verified)
+        self.attach(ebpf, hook)
     }
 
     /// Attaches what stands in for a hook's program, if the kernel may leave it out.
@@ -178,15 +225,7 @@ impl Kernel<'_> {
         if !(if hook.kind == HookKind::Tracepoint { at_tracepoints } else { at_functions }) {
             return Ok(());
         }
-        let mut name = hook.program.to_owned();
-        if hook.stand_in == StandInKind::Caller {
-            let of = ebpf.program(&name).ok_or(ProgramError::NotLoaded)?.fd()?.try_clone();
-            let of = of.map_err(ProgramError::IOError)?;
-            let map = ebpf.map_mut(&format!("of_{name}")).ok_or(ProgramError::NotLoaded)?;
-            ProgramArray::try_from(map)?.set(0, &of, 0)?;
-            name.insert_str(0, "instead_of_");
-        }
-        let program = ebpf.program_mut(&name).ok_or(ProgramError::NotLoaded)?;
+        let program = ebpf.program_mut(hook.program).ok_or(ProgramError::NotLoaded)?;
         let function = self.function(hook);
         let target = function.as_deref().unwrap_or(hook.name);
         match hook.kind {
@@ -217,24 +256,20 @@ impl Kernel<'_> {
             }
             HookKind::Function | HookKind::SyscallEntry => {
                 let program: &mut FEntry = program.try_into()?;
-                if program.fd().is_err() {
-                    program.load(function, self.program_btf)?;
-                }
+                program.load(function, self.program_btf)?;
                 program.attach()?;
             }
             HookKind::SyscallReturn => {
                 if self.preempts_functions {
                     let reason = "the kernel preempts programs on functions, and may then leave some out";
-                    return Err(ProgramError::IOError(std::io::Error::other(reason)));
+                    return Err(other_error(reason));
                 }
                 if !self.keeps_trampolines() {
                     let reason = "the kernel may free what a thread returns to (fixed in Linux 5.12)";
-                    return Err(ProgramError::IOError(std::io::Error::other(reason)));
+                    return Err(other_error(reason));
                 }
                 let program: &mut FExit = program.try_into()?;
-                if program.fd().is_err() {
-                    program.load(function, self.program_btf)?;
-                }
+                program.load(function, self.program_btf)?;
                 program.attach()?;
             }
             HookKind::Clock => {
@@ -263,7 +298,7 @@ impl Kernel<'_> {
     /// architecture that has none. That the function is there and cannot be hooked is another matter; and so is a system call
     /// that every kernel has, and that has a name here which nobody knows.
     fn lacks_wait_call(&self, hook: &Hook) -> bool {
-        hook.stand_in == StandInKind::Caller && self.function(hook).is_none()
+        hook.is_wait_call() && self.function(hook).is_none()
     }
 
     /// The function that a hook is attached to, as this kernel calls it; `None` if it has none of its names.
@@ -278,8 +313,18 @@ impl Kernel<'_> {
     }
 }
 
+/// Tells a hook's program where the one is that it goes on to.
+fn lead_to(ebpf: &mut Ebpf, hook: &Hook, body: &ProgramFd) -> Result<(), ProgramError> {
+    let map = ebpf.map_mut(&format!("body_of_{}", hook.program)).ok_or(ProgramError::NotLoaded)?;
+    Ok(ProgramArray::try_from(map)?.set(0, body, 0)?)
+}
+
+fn other_error(reason: &str) -> ProgramError {
+    ProgramError::IOError(std::io::Error::other(reason))
+}
+
 /// Takes a program away, and with it its hook.
-pub(super) fn unload(program: &mut Program) -> Result<(), ProbeError> {
+pub(super) fn unload(program: &mut Program) -> Result<(), ProgramError> {
     let unloaded = match program {
         Program::BtfTracePoint(program) => program.unload(),
         Program::FEntry(program) => program.unload(),
@@ -291,7 +336,7 @@ pub(super) fn unload(program: &mut Program) -> Result<(), ProbeError> {
     match unloaded {
         // A program that was not loaded has nothing to unload.
         Ok(()) | Err(ProgramError::NotLoaded) => Ok(()),
-        Err(error) => Err(error.into()),
+        failed => failed,
     }
 }
 

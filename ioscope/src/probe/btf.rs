@@ -124,6 +124,12 @@ impl Btf {
         self.named(&self.raw.funcs, name).next().is_some()
     }
 
+    /// The signature of a function, by the number of its type: functions of the same have the same.
+    pub fn func_signature(&self, name: &str) -> Option<u32> {
+        let id = self.named(&self.raw.funcs, name).next()?;
+        Some(self.raw.record(id).ok()?.size_or_type)
+    }
+
     /// Whether there is a global variable of this name; BTF has the per-CPU ones.
     pub fn has_var(&self, name: &str) -> bool {
         self.named(&self.raw.vars, name).next().is_some()

@@ -8,6 +8,8 @@
 //! The wait calls come after all that follows from them is in place, their returns before their entries; the
 //! iterator over the threads that are asleep comes last, so that no thread is missed between the two.
 
+use ioscope_common::WaitCall;
+
 use super::{arch::Arch, features::Since};
 
 /// How a hook is loaded.
@@ -28,17 +30,6 @@ pub enum HookKind {
     Iterator,
 }
 
-/// What stands in for a program when the kernel leaves it out.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum StandInKind {
-    /// Nothing: a run more or less does no harm.
-    None,
-    /// Another copy of it.
-    Copy,
-    /// A short program that goes on to it: `instead_of_` and its name, by way of the map `of_` and its name.
-    Caller,
-}
-
 /// A hook.
 #[derive(PartialEq, Eq, Debug)]
 pub struct Hook {
@@ -48,8 +39,10 @@ pub struct Hook {
     pub program: &'static str,
     /// How it is loaded.
     pub kind: HookKind,
-    /// What stands in for the program when the kernel leaves it out: see [`STAND_INS`].
-    pub stand_in: StandInKind,
+    /// Whether other copies of the program stand in for it when the kernel leaves it out: see [`STAND_INS`].
+    pub never_missed: bool,
+    /// The program that it goes on to, and shares with others of its kind, by way of the map `body_of_` and its own name.
+    pub body: Option<&'static str>,
 }
 
 /// How many programs stand in for one that must not miss a call, on a kernel that preempts programs.
@@ -61,9 +54,15 @@ pub struct Hook {
 pub const STAND_INS: usize = 2;
 
 impl Hook {
-    /// With another copy of its own program to stand in for it.
+    /// With other copies of its program to stand in for it.
     const fn never_missed(self) -> Self {
-        Self { stand_in: StandInKind::Copy, ..self }
+        Self { never_missed: true, ..self }
+    }
+
+    /// Whether it is the function of a wait call: there are kernels that are too old for it, and architectures without it.
+    pub fn is_wait_call(&self) -> bool {
+        let of_syscall = matches!(self.kind, HookKind::SyscallEntry | HookKind::SyscallReturn);
+        of_syscall && WaitCall::ALL.iter().any(|call| call.name() == self.name)
     }
 
     /// The names that the function may have that it is attached to, if it is attached to one. A system call without
@@ -177,15 +176,19 @@ pub const RING_READINESS: &str = "completions of io_uring";
 const FUNCTIONS: Since = Since::linux(5, 10).on_aarch64(6, 4);
 
 const fn tracepoint(name: &'static str, program: &'static str) -> Hook {
-    Hook { name, program, kind: HookKind::Tracepoint, stand_in: StandInKind::None }
+    Hook { name, program, kind: HookKind::Tracepoint, never_missed: false, body: None }
 }
 
 const fn entry(name: &'static str, program: &'static str) -> Hook {
-    Hook { name, program, kind: HookKind::SyscallEntry, stand_in: StandInKind::Caller }
+    Hook { name, program, kind: HookKind::SyscallEntry, never_missed: true, body: None }
 }
 
 const fn exit(name: &'static str, program: &'static str) -> Hook {
-    Hook { name, program, kind: HookKind::SyscallReturn, stand_in: StandInKind::Caller }
+    Hook { name, program, kind: HookKind::SyscallReturn, never_missed: true, body: Some("wait_call_return") }
+}
+
+const fn wait(name: &'static str, program: &'static str) -> Hook {
+    Hook { body: Some("wait_call_entry"), ..entry(name, program) }
 }
 
 /// All jobs.
@@ -252,7 +255,8 @@ pub static JOBS: &[Job] = &[
                     name: "ep_poll_callback",
                     program: "ep_poll_callback",
                     kind: HookKind::Function,
-                    stand_in: StandInKind::None,
+                    never_missed: false,
+                    body: None,
                 }],
             },
             Way {
@@ -312,19 +316,19 @@ pub static JOBS: &[Job] = &[
                     exit("io_uring_enter", "return_io_uring_enter"),
                     exit("io_getevents", "return_io_getevents"),
                     exit("io_pgetevents", "return_io_pgetevents"),
-                    exit("restart_syscall", "return_restart_syscall").never_missed(),
-                    entry("restart_syscall", "enter_restart_syscall").never_missed(),
-                    entry("rt_sigreturn", "enter_rt_sigreturn").never_missed(),
-                    entry("epoll_wait", "enter_epoll_wait"),
-                    entry("epoll_pwait", "enter_epoll_pwait"),
-                    entry("epoll_pwait2", "enter_epoll_pwait2"),
-                    entry("poll", "enter_poll"),
-                    entry("ppoll", "enter_ppoll"),
-                    entry("select", "enter_select"),
-                    entry("pselect6", "enter_pselect6"),
-                    entry("io_uring_enter", "enter_io_uring_enter"),
-                    entry("io_getevents", "enter_io_getevents"),
-                    entry("io_pgetevents", "enter_io_pgetevents"),
+                    exit("restart_syscall", "return_restart_syscall"),
+                    entry("restart_syscall", "enter_restart_syscall"),
+                    entry("rt_sigreturn", "enter_rt_sigreturn"),
+                    wait("epoll_wait", "enter_epoll_wait"),
+                    wait("epoll_pwait", "enter_epoll_pwait"),
+                    wait("epoll_pwait2", "enter_epoll_pwait2"),
+                    wait("poll", "enter_poll"),
+                    wait("ppoll", "enter_ppoll"),
+                    wait("select", "enter_select"),
+                    wait("pselect6", "enter_pselect6"),
+                    wait("io_uring_enter", "enter_io_uring_enter"),
+                    wait("io_getevents", "enter_io_getevents"),
+                    wait("io_pgetevents", "enter_io_pgetevents"),
                 ],
             },
             Way {
@@ -348,7 +352,8 @@ pub static JOBS: &[Job] = &[
                 name: "cpu-clock",
                 program: "sample",
                 kind: HookKind::Clock,
-                stand_in: StandInKind::None,
+                never_missed: false,
+                body: None,
             }],
         }],
     },
@@ -373,7 +378,8 @@ pub static JOBS: &[Job] = &[
                 name: "task",
                 program: "find_loops",
                 kind: HookKind::Iterator,
-                stand_in: StandInKind::None,
+                never_missed: false,
+                body: None,
             }],
         }],
     },
@@ -385,17 +391,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_program_is_in_the_object_and_so_is_what_stands_in_for_it() {
+    fn every_program_is_in_the_object_and_so_is_its_body() {
         let object = aya_obj::Object::parse(OBJECT).unwrap();
         let hooks: Vec<_> = JOBS.iter().flat_map(|job| job.ways).flat_map(|way| way.hooks).collect();
-        assert!(hooks.iter().any(|hook| hook.stand_in == StandInKind::Caller));
+        assert!(hooks.iter().any(|hook| hook.body.is_some()));
         for hook in hooks {
-            let has = |name: &str| object.programs.contains_key(name);
-            assert!(has(hook.program), "{hook:?}");
-            let caller = hook.stand_in == StandInKind::Caller;
-            assert_eq!(has(&format!("instead_of_{}", hook.program)), caller, "{hook:?}");
-            assert_eq!(object.maps.contains_key(&format!("of_{}", hook.program)), caller, "{hook:?}");
+            for program in [hook.program].into_iter().chain(hook.body) {
+                assert!(object.programs.contains_key(program), "{program} of {hook:?}");
+            }
+            let has_map = object.maps.contains_key(&format!("body_of_{}", hook.program));
+            assert_eq!(has_map, hook.body.is_some(), "{hook:?}");
         }
+    }
+
+    #[test]
+    fn all_wait_calls_are_hooked_at_functions() {
+        let way = &JOBS.iter().find(|job| job.name == WAIT_CALLS).unwrap().ways[0];
+        for call in WaitCall::ALL {
+            let hooks: Vec<_> = way.hooks.iter().filter(|hook| hook.name == call.name()).collect();
+            assert!(hooks.iter().all(|hook| hook.is_wait_call()), "{hooks:?}");
+            assert_eq!(hooks.len(), 2, "its entry and its return: {hooks:?}");
+        }
+        assert!(way.hooks.iter().any(|hook| !hook.is_wait_call()), "the others are on every kernel");
     }
 
     #[test]

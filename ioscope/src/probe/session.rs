@@ -15,7 +15,7 @@ use std::{
 use aya::{
     Btf as ProgramBtf, Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf, Stack},
-    programs::ProgramError,
+    programs::{Program, ProgramError},
     sys::{Stats, enable_stats},
     util::online_cpus,
 };
@@ -26,7 +26,7 @@ use ioscope_common::{
 };
 use log::Log;
 
-use ending::told;
+use ending::{Leaving, told};
 
 use super::{
     arch::Arch,
@@ -93,8 +93,10 @@ pub enum Record {
 
 /// The probes at work.
 pub struct Session {
-    ebpf: Ebpf,
+    /// `None` when the probes have been told to go.
+    ebpf: Option<Ebpf>,
     stand_ins: Vec<StandIn>,
+    leaving: Option<Leaving>,
     loops: MappedArray<LoopSlot>,
     directory: MappedArray<[u32; DIRECTORY_BLOCK]>,
     control: MappedArray<Control>,
@@ -178,6 +180,7 @@ impl Session {
 
         let mut session = Self {
             stand_ins: Vec::new(),
+            leaving: None,
             loops: map_array(&ebpf, "LOOPS", plan.capacity)?,
             directory: map_array(&ebpf, "DIRECTORY", directory_blocks)?,
             control,
@@ -201,7 +204,7 @@ impl Session {
                 .then(|| EbpfLogger::init(&mut ebpf))
                 .transpose()
                 .map_err(|_| ProbeError::Object("AYA_LOGS"))?,
-            ebpf,
+            ebpf: None,
         };
         let kernel = Kernel {
             arch,
@@ -213,12 +216,13 @@ impl Session {
                 at_tracepoints: can_forbid && preempts_tracepoints,
             },
         };
-        session.attach(&kernel, plan)?;
+        session.attach(&mut ebpf, &kernel, plan)?;
+        session.ebpf = Some(ebpf);
         Ok(session)
     }
 
     /// Attaches the hooks, job by job.
-    fn attach(&mut self, kernel: &Kernel<'_>, plan: &Plan) -> Result<(), ProbeError> {
+    fn attach(&mut self, ebpf: &mut Ebpf, kernel: &Kernel<'_>, plan: &Plan) -> Result<(), ProbeError> {
         let is_wanted = |job: &&Job| {
             (job.name != SLICE_SYSCALLS || plan.syscalls)
                 && (job.required || !plan.without.iter().any(|name| name == job.name))
@@ -226,11 +230,10 @@ impl Session {
         for job in JOBS.iter().filter(is_wanted) {
             if job.name == LOOPS_ASLEEP && self.way() == FENTRY {
                 // Should it fail, these loops show from their next wait call on.
-                let (ebpf, stand_ins) = (&mut self.ebpf, &mut self.stand_ins);
-                let attached = kernel.attach_never_missed(ebpf, stand_ins, &RETURN_OF_SLEEPERS);
+                let attached = kernel.attach_never_missed(ebpf, &mut self.stand_ins, &RETURN_OF_SLEEPERS);
                 self.awaiting_sleepers = attached.is_ok().then(Instant::now);
             }
-            let status = kernel.take_on(&mut self.ebpf, &mut self.stand_ins, job, plan.hooks)?;
+            let status = kernel.take_on(ebpf, &mut self.stand_ins, job, plan.hooks)?;
             if status.way.is_some() {
                 self.control.keep_notes(match job.name {
                     EPOLL_READINESS => Control::NOTES_OF_EPOLL,
@@ -241,6 +244,10 @@ impl Session {
             self.jobs.push(status);
         }
         Ok(())
+    }
+
+    fn program(&self, name: &str) -> Option<&Program> {
+        self.ebpf.as_ref()?.program(name)
     }
 
     /// What became of each job.
@@ -301,8 +308,8 @@ impl Session {
         self.awaiting_sleepers = None;
         self.skipped_before += self.skipped_runs_of(RETURN_OF_SLEEPERS.program);
         self.stand_ins.retain(|stand_in| stand_in.of != RETURN_OF_SLEEPERS.program);
-        match self.ebpf.program_mut(RETURN_OF_SLEEPERS.program) {
-            Some(program) => unload(program),
+        match self.ebpf.as_mut().and_then(|ebpf| ebpf.program_mut(RETURN_OF_SLEEPERS.program)) {
+            Some(program) => Ok(unload(program)?),
             None => Ok(()),
         }
     }
@@ -348,7 +355,7 @@ impl Session {
         }
         let mut total = Duration::ZERO;
         for (name, _) in self.jobs.iter().flat_map(|status| &status.programs) {
-            if let Some(program) = self.ebpf.program(name) {
+            if let Some(program) = self.program(name) {
                 match program.info() {
                     Ok(info) => total += info.run_time(),
                     // It has done its work and is unloaded.

@@ -165,7 +165,11 @@ pub(crate) fn check_histograms(model: &LoopModel, report: &ThreadReport) {
         // process's memory.
         let outside: u64 = stats.blockers.iter().map(|blocker| blocker.count).sum();
         assert!(stats.wakeup_latency.count() <= sleeps, "{}", brief(model));
-        assert!(stats.wakeup_latency.count() + unseen + outside >= sleeps, "{}", brief(model));
+        // Now and then a signal comes when its thread is about to sleep, and keeps it from that: there is no wakeup then, and
+        // if the CPU goes to another thread, the kernel counts a voluntary switch (`kernel/sched/core.c`, `__schedule`).
+        let kept_awake = stats.counters.interrupted.min(1 + sleeps / 10);
+        let ended = stats.wakeup_latency.count() + unseen + outside + kept_awake;
+        assert!(ended >= sleeps, "{sleeps} sleeps, by the kernel: {}", brief(model));
         assert!(unseen <= 3 + sleeps / 20, "few are unseen: {}", brief(model));
     }
 }

@@ -9,7 +9,10 @@ use serde_json::Value;
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Doctor {
     pub(super) problem: Option<String>,
+    /// How long it took to load and attach all probes, and to take them away again.
     pub(super) attached_in_ms: Option<u64>,
+    /// Of that, to take them away.
+    pub(super) detached_in_ms: Option<u64>,
     pub(super) features: Vec<Item>,
     pub(super) hooks: Vec<Item>,
 }

@@ -18,8 +18,17 @@ const UNIT: &str = "unit";
 /// Test programs that are not run in a guest, and why.
 const LEFT_OUT: &[(&str, &str)] = &[
     ("demo_worker", "it holds the built-in loops against strace, and no probe takes part"),
+    (
+        "findings",
+        "the model that they come from is the same on every kernel, and what it is fed with is tested by the others",
+    ),
+    ("findings_healthy", "the programs that it traces are not in the image"),
+    ("healthy_for_long", "it takes ten minutes, and the programs that it traces are not in the image"),
+    ("kernel_stalls", "it asks for milliseconds that an emulated machine does not keep to"),
     ("real_programs", "the servers and runtimes that it traces are not in the image"),
+    ("real_stalls", "the programs that it traces are not in the image"),
     ("runtimes", "the servers and runtimes that it recognises are not in the image"),
+    ("symbols", "the compilers that it asks for programs are not in the image"),
     ("ui", "the screens are the same on every kernel; what feeds them is tested by the others"),
 ];
 
@@ -37,8 +46,10 @@ pub(super) fn part(name: &str) -> &'static [&'static str] {
 
 /// What the tests start by name. One that this machine lacks is missing in the guest, too, and the tests that
 /// need it say so.
-pub(super) const TOOLS: &[&str] =
-    &["sh", "cat", "echo", "grep", "kill", "mount", "setsid", "sleep", "strace", "true", "unshare"];
+pub(super) const TOOLS: &[&str] = &[
+    "chrt", "nice", "sh", "cat", "echo", "grep", "kill", "mount", "setsid", "sleep", "strace", "taskset",
+    "true", "unshare",
+];
 
 /// The programs that cargo has built.
 pub(super) struct Programs {

@@ -129,8 +129,8 @@ impl fmt::Display for Report {
             ("kernel".to_owned(), text(Column::release)),
             ("Debian's package".to_owned(), text(|column| column.kernel.version.clone())),
             ("boots in".to_owned(), text(Column::boot)),
-            ("probes come and go in, by fentry".to_owned(), text(|column| column.attached(WAYS[0]))),
-            ("and by tracepoint".to_owned(), text(|column| column.attached(WAYS[1]))),
+            ("by fentry, probes come and go in".to_owned(), text(|column| column.attached(WAYS[0]))),
+            ("by tracepoint".to_owned(), text(|column| column.attached(WAYS[1]))),
             ("takes, in all".to_owned(), text(Column::wall)),
             ("CPU time of it".to_owned(), text(Column::cpu)),
             ("result".to_owned(), text(Column::result)),
@@ -280,8 +280,11 @@ impl Column {
 
     /// How long it takes to load and attach all probes by a way, and to take them away.
     fn attached(&self, way: &str) -> String {
-        let ms = self.doctor(way).and_then(|doctor| doctor.attached_in_ms);
-        ms.map_or_else(|| "–".to_owned(), |ms| format!("{ms} ms"))
+        let times = self.doctor(way).and_then(|doctor| {
+            let detached = doctor.detached_in_ms?;
+            Some(format!("{} and {detached} ms", doctor.attached_in_ms?.checked_sub(detached)?))
+        });
+        times.unwrap_or_else(|| "–".to_owned())
     }
 
     fn problems(&self) -> Vec<String> {

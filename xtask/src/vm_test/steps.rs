@@ -17,6 +17,9 @@ pub(super) const UNTRACED: &str = "untraced";
 /// Tests that compare times. On a machine whose clock counts instructions nothing steals time from them.
 const TIMED: &str = "kernel_times";
 
+/// Tests for which it matters by which way the wait calls are hooked.
+const BOTH_WAYS: [&str; 4] = ["kernel_counts", "kernel_ready", "kernel_signals", TIMED];
+
 /// A kind of machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
@@ -63,11 +66,11 @@ pub(super) fn job(kind: Kind, programs: &Programs, filter: &[String], measure: b
         if (name == TIMED) != (kind == Kind::Counted) {
             continue;
         }
-        if name.starts_with("kernel_") {
+        if BOTH_WAYS.contains(&name.as_str()) {
             work.extend(WAYS.map(|way| test(name, Some(way), filter)));
         } else {
-            // Which way it is does not matter to them, and this one starts sooner.
-            work.push(Step { environment: hooks(WAYS[1]), ..test(name, None, filter) });
+            // By the best way that works, as ioscope does by itself.
+            work.push(test(name, None, filter));
         }
     }
     if kind == Kind::Counted && measure {

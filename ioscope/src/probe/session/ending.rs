@@ -1,14 +1,16 @@
 //! How a session ends, at one moment, and what it has lost until then.
 
 use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use aya::programs::ProgramFd;
+use aya::{Ebpf, programs::ProgramFd};
 use ioscope_common::{Drops, status};
+use rustix::thread::{MembarrierCommand, membarrier};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{AsPod, Session};
-use crate::probe::{attach::unload, error::ProbeError, hooks::RETURN_OF_SLEEPERS};
+use crate::probe::{attach::StandIn, error::ProbeError, hooks::RETURN_OF_SLEEPERS};
 
 /// How often the kernel is asked what it has left out.
 const SKIPPED_RUNS_EVERY: Duration = Duration::from_secs(1);
@@ -58,7 +60,7 @@ impl Session {
 
     /// Of one of them: no more than of whichever was left out least, itself or one that stands in for it.
     pub(super) fn skipped_runs_of(&self, name: &str) -> u64 {
-        let Some(own) = self.ebpf.program(name).and_then(|program| program.fd().ok()) else { return 0 };
+        let Some(own) = self.program(name).and_then(|program| program.fd().ok()) else { return 0 };
         let stand_ins = self.stand_ins.iter().filter(|stand_in| stand_in.of == name);
         let all = stand_ins.map(|stand_in| &stand_in.program).chain([own]);
         all.map(|program| told(program, "recursion_misses:")).min().unwrap_or(0)
@@ -94,13 +96,41 @@ impl Session {
         Ok(())
     }
 
-    /// Detaches the probes: the maps stand still from here on.
+    /// Detaches the probes: the maps stand still from here on. The probes that do nothing any more go meanwhile, and have gone
+    /// when the session is dropped: to let go of a hooked function takes the kernel until all CPUs have passed by, a
+    /// tenth of a second for each (`kernel/trace/ftrace.c`, `ftrace_shutdown`).
     pub fn detach(&mut self) -> Result<(), ProbeError> {
         self.freeze()?;
+        // Until whatever is at work in a loop has done it: on all CPUs there has been a moment without a program.
+        let are_idle = membarrier(MembarrierCommand::Global).is_ok();
         self.ran_ns = self.run_time_ns()?;
         self.skipped_before = self.skipped_runs();
-        self.stand_ins.clear();
-        self.ebpf.programs_mut().try_for_each(|(_, program)| unload(program))
+        self.awaiting_sleepers = None;
+        if let Some(ebpf) = self.ebpf.take() {
+            self.leaving = Some(Leaving::of(ebpf, std::mem::take(&mut self.stand_ins)));
+        }
+        if !are_idle {
+            self.leaving = None;
+        }
+        Ok(())
+    }
+}
+
+/// Programs on their way out. Whoever drops this waits until they have gone.
+pub(super) struct Leaving(Option<JoinHandle<()>>);
+
+impl Leaving {
+    fn of(ebpf: Ebpf, stand_ins: Vec<StandIn>) -> Self {
+        let leave = move || drop((stand_ins, ebpf));
+        // Without a thread they go here and now: what is not run is dropped.
+        Self(thread::Builder::new().name("detaching".to_owned()).spawn(leave).ok())
+    }
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        // That it panicked would be told by then.
+        let _ = self.0.take().map(JoinHandle::join);
     }
 }
 
