@@ -77,6 +77,8 @@ pub mod flag {
     /// `io_uring_queue_async_work` has the request, not the ring, as its first argument (before
     /// Linux 6.0 it has the ring: `include/trace/events/io_uring.h`).
     pub const PUNT_HAS_REQUEST: u32 = 16384;
+    /// A cgroup has a list of its ancestors' numbers (until Linux 6.0).
+    pub const CGROUP_IDS: u32 = 32768;
 }
 
 /// Offsets, in bytes, of what the probes read in the kernel's structures.
@@ -181,6 +183,14 @@ pub struct Offsets {
     pub epitem_ep: u32,
     /// `epitem.event.events`
     pub epitem_events: u32,
+    /// `task_struct.cgroups`
+    pub task_cgroups: u32,
+    /// `css_set.dfl_cgrp`
+    pub css_set_cgroup: u32,
+    /// `cgroup.level`
+    pub cgroup_level: u32,
+    /// `cgroup.ancestor_ids`
+    pub cgroup_ancestor_ids: u32,
 }
 
 /// All that the loader tells the probes.
@@ -262,6 +272,10 @@ impl ProbeConfig {
             eppoll_entry_base: 0,
             epitem_ep: 0,
             epitem_events: 0,
+            task_cgroups: 0,
+            css_set_cgroup: 0,
+            cgroup_level: 0,
+            cgroup_ancestor_ids: 0,
         },
         flags: 0,
         own_tgid: 0,

@@ -135,7 +135,7 @@ impl Task {
     /// The same, for arithmetic: read so that the verifier takes it for a number. It lets nothing but constants be
     /// added to what it knows as a pointer.
     #[inline(always)]
-    fn address(self, offset: u32) -> u64 {
+    pub(crate) fn address(self, offset: u32) -> u64 {
         read_kernel(self.0.address() as u64 + u64::from(offset)).unwrap_or(0)
     }
 

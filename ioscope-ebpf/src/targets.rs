@@ -5,14 +5,14 @@ use ioscope_common::{CGROUPS, flag};
 
 use crate::{
     diagnostics,
-    kernel::{Task, process_number},
+    kernel::{Task, process_number, read_kernel},
     maps::{COMM_PATTERNS, TARGETS, config, count_drop},
 };
 
 /// Whether the current thread is to be traced.
 #[inline(always)]
 pub(crate) fn is_current_target(task: Task) -> bool {
-    is_target(task) || (config!(flags) & flag::CGROUP != 0 && is_current_in_cgroups())
+    is_target(task) || (config!(flags) & flag::CGROUP != 0 && is_current_in_cgroups(task))
 }
 
 /// Whether a thread is to be traced, as far as can be told of one that does not run now.
@@ -34,10 +34,16 @@ fn is_listed(process: u32) -> bool {
 const CGROUP_LEVELS: i32 = 16;
 
 #[inline(always)]
-fn is_current_in_cgroups() -> bool {
+fn is_current_in_cgroups(task: Task) -> bool {
+    let has_ids = config!(flags) & flag::CGROUP_IDS != 0;
+    let cgroup = if has_ids { cgroup_of(task) } else { 0 };
     for level in 0..CGROUP_LEVELS {
-        // SAFETY: always allowed in a tracing program. It returns 0 below the thread's own cgroup.
-        let id = unsafe { bpf_get_current_ancestor_cgroup_id(level) };
+        let id = if has_ids {
+            ancestor_of(cgroup, level as u32)
+        } else {
+            // SAFETY: always allowed in a tracing program. It returns 0 below the thread's own cgroup.
+            unsafe { bpf_get_current_ancestor_cgroup_id(level) }
+        };
         if id == 0 {
             return false;
         }
@@ -48,6 +54,24 @@ fn is_current_in_cgroups() -> bool {
         }
     }
     false
+}
+
+/// Where the `struct cgroup` is that a thread is in.
+#[inline(always)]
+fn cgroup_of(task: Task) -> u64 {
+    let set = task.address(config!(offsets.task_cgroups));
+    read_kernel::<u64>(set + u64::from(config!(offsets.css_set_cgroup))).unwrap_or(0)
+}
+
+/// The number of a cgroup's ancestor, or its own; 0 below it.
+#[inline(always)]
+fn ancestor_of(cgroup: u64, level: u32) -> u64 {
+    let own = read_kernel::<u32>(cgroup + u64::from(config!(offsets.cgroup_level))).unwrap_or(0);
+    if level > own {
+        return 0;
+    }
+    let ids = cgroup + u64::from(config!(offsets.cgroup_ancestor_ids));
+    read_kernel::<u64>(ids + u64::from(level) * 8).unwrap_or(0)
 }
 
 /// Makes a process a target.

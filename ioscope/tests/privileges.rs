@@ -13,6 +13,7 @@ use rustix::fs::XattrFlags;
 use support::ioscope::{
     IOSCOPE, Tracing, Worker, as_nobody, can_trace, documents, expiring, output, say, status_of, text,
 };
+use support::kernel;
 
 /// Whether this process may do what the tests need: give capabilities to files, be another user.
 fn is_root(test: &str) -> bool {
@@ -89,6 +90,11 @@ const RECOMMENDED: [Capability; 5] = [
     Capability::CAP_SYSLOG,
 ];
 
+/// And what it says besides before Linux 5.11, where maps are locked memory.
+fn for_locked_memory() -> &'static [Capability] {
+    if kernel::version() < (5, 11) { &[Capability::CAP_SYS_RESOURCE] } else { &[] }
+}
+
 /// What stays of it.
 const KEPT: [Capability; 3] =
     [Capability::CAP_BPF, Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH];
@@ -103,7 +109,7 @@ fn a_user_with_the_capabilities_traces_anothers_process() {
         (&[Capability::CAP_BPF, Capability::CAP_PERFMON], &[Capability::CAP_BPF]),
         (&[Capability::CAP_SYS_ADMIN], &[Capability::CAP_SYS_ADMIN]),
     ] {
-        let installed = Installed::with(given);
+        let installed = Installed::with(&[given, for_locked_memory()].concat());
         let worker = Worker::start(&expiring("privileges"));
         let mut command = installed.as_nobody();
         command.args(["stat", "--json", "--pid", &worker.pid().to_string()]);
@@ -138,7 +144,8 @@ fn without_privileges_a_line_says_what_is_missing_and_how_to_get_it() {
         let installed = Installed::with(given);
         let path = installed.path();
         let remedy = format!(
-            "sudo setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search,cap_syslog+ep {}",
+            "sudo setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search,cap_syslog{}+ep {}",
+            if for_locked_memory().is_empty() { "" } else { ",cap_sys_resource" },
             path.display()
         );
         for verb in ["stat", "trace"] {

@@ -17,7 +17,7 @@ use crate::{
         Plan, ProbeError, Session, Targets,
         arch::Arch,
         btf::Btf,
-        environment::{self, Capabilities, Environment, missing_privilege, setcap_command},
+        environment::{self, Capabilities, Environment, NO_LOCKED_MEMORY, missing_privilege, setcap_command},
         features::{FEATURES, Support},
         hooks::{HookChoice, JOBS, Job, JobStatus, Way},
     },
@@ -156,6 +156,14 @@ struct Privilege {
     gives: &'static str,
 }
 
+/// What older kernels than [`NO_LOCKED_MEMORY`] ask for besides.
+const LOCKED_MEMORY: Privilege = Privilege {
+    name: "CAP_SYS_RESOURCE",
+    essential: false,
+    held: |held| held.sys_resource,
+    gives: "memory for the probes' maps, beyond the limit of locked memory",
+};
+
 const PRIVILEGES: [Privilege; 5] = [
     Privilege {
         name: "CAP_BPF",
@@ -186,8 +194,10 @@ const PRIVILEGES: [Privilege; 5] = [
 
 fn privileges(environment: &Environment) -> Vec<Item> {
     let held = environment.process.capabilities.known();
+    let old = environment.kernel_version.is_known_and(|version| *version < NO_LOCKED_MEMORY);
     PRIVILEGES
         .iter()
+        .chain(old.then_some(&LOCKED_MEMORY))
         .map(|privilege| {
             let works = held.map(privilege.held);
             let is_missing = works == Some(false);

@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal as _, Write as _, stderr};
 
-use log::{LevelFilter, Log, Metadata, Record, debug};
+use log::{Level, LevelFilter, Log, Metadata, Record, debug};
 
 static LOGGER: Logger = Logger;
 
@@ -11,8 +11,10 @@ struct Logger;
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        // The probes' crate is called ioscope_probes. Of libraries, only what is amiss.
-        metadata.target().starts_with("ioscope") || metadata.level() <= log::Level::Warn
+        // The probes' crate is called ioscope_probes. Of libraries, only what is amiss: they do not know that somebody has
+        // an answer to what they warn of.
+        let of_libraries = if log::max_level() > LevelFilter::Warn { Level::Warn } else { Level::Error };
+        metadata.target().starts_with("ioscope") || metadata.level() <= of_libraries
     }
 
     fn log(&self, record: &Record<'_>) {

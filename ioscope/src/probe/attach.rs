@@ -15,7 +15,7 @@ use aya::{
 use super::{
     arch::Arch,
     btf::Btf,
-    error::ProbeError,
+    error::{ProbeError, brief},
     hooks::{Hook, HookChoice, HookKind, Job, JobStatus, STAND_INS, Way},
     session::SAMPLES_PER_SECOND,
 };
@@ -95,6 +95,7 @@ impl Kernel<'_> {
                     return Ok(JobStatus { way: Some(way), programs, ..status });
                 }
                 Err((hook, error)) => {
+                    log::debug!("{}: {error}", hook.name);
                     leave(ebpf, stand_ins, way)?;
                     status.refused.push((way, format!("{}: {}", hook.name, brief(&error))));
                     failed = Some((hook, error));
@@ -357,16 +358,4 @@ fn run_iterator(link: aya::programs::iter::IterLink) -> Result<(), ProgramError>
     let mut nothing = Vec::new();
     file.read_to_end(&mut nothing)?;
     Ok(())
-}
-
-/// Why a hook could not be used, in a line.
-fn brief(error: &ProgramError) -> String {
-    match error {
-        ProgramError::LoadError { io_error, verifier_log } => {
-            let log = verifier_log.to_string();
-            let reason = log.lines().rev().find(|line| !line.is_empty() && !line.starts_with("processed"));
-            format!("{io_error}: {}", reason.unwrap_or("no log"))
-        }
-        other => other.to_string(),
-    }
 }

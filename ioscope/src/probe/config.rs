@@ -60,6 +60,7 @@ pub(super) fn build(
     set(flag::PID_NAMESPACE, config.pid_namespace != INITIAL_PID_NAMESPACE);
     find_preempt_count(&layout, &mut config);
     find_throttling(btf, &mut config);
+    find_cgroups(btf, &mut config);
     if layout.regs.lr.is_some() {
         config.flags |= flag::LINK_REGISTER;
     }
@@ -98,6 +99,23 @@ fn find_preempt_count(layout: &KernelLayout, config: &mut ProbeConfig) {
                 config.preempt_count = count + u64::from(offset);
             }
         }
+    }
+}
+
+/// A cgroup's ancestors, where the kernel keeps a list of their numbers: until Linux 6.0. Later ones have it for the asking
+/// (`bpf_get_current_ancestor_cgroup_id`), to which tracing programs were let since 5.15 only.
+fn find_cgroups(btf: &Btf, config: &mut ProbeConfig) {
+    if let (Ok(cgroups), Ok(cgroup), Ok(level), Ok(ids)) = (
+        btf.offset("task_struct", "cgroups"),
+        btf.offset("css_set", "dfl_cgrp"),
+        btf.offset("cgroup", "level"),
+        btf.offset("cgroup", "ancestor_ids"),
+    ) {
+        config.flags |= flag::CGROUP_IDS;
+        config.offsets.task_cgroups = cgroups;
+        config.offsets.css_set_cgroup = cgroup;
+        config.offsets.cgroup_level = level;
+        config.offsets.cgroup_ancestor_ids = ids;
     }
 }
 

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use caps::{CapSet, Capability};
 
-pub use advice::{Advice, MINIMUM_KERNEL, missing_privilege, setcap_command};
+pub use advice::{Advice, MINIMUM_KERNEL, NO_LOCKED_MEMORY, missing_privilege, setcap_command};
 
 use super::{arch::Arch, preemption};
 

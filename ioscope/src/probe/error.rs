@@ -65,7 +65,19 @@ impl ProbeError {
     }
 
     pub(super) fn from_attach(hook: &'static str, error: &ProgramError) -> Self {
-        if is_permission(error) { Self::NotPermitted } else { Self::Hook { hook, reason: error.to_string() } }
+        if is_permission(error) { Self::NotPermitted } else { Self::Hook { hook, reason: brief(error) } }
+    }
+}
+
+/// Why a hook could not be used, in a line: of the verifier's log the last word.
+pub(super) fn brief(error: &ProgramError) -> String {
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            let reason = log.lines().rev().find(|line| !line.is_empty() && !line.starts_with("processed"));
+            format!("{io_error}: {}", reason.unwrap_or("no log"))
+        }
+        other => other.to_string(),
     }
 }
 

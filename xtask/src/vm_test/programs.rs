@@ -28,6 +28,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("real_programs", "the servers and runtimes that it traces are not in the image"),
     ("real_stalls", "the programs that it traces are not in the image"),
     ("runtimes", "the servers and runtimes that it recognises are not in the image"),
+    ("stall_files", "it asks for shares of time that an emulated machine does not keep to"),
     ("symbols", "the compilers that it asks for programs are not in the image"),
     ("ui", "the screens are the same on every kernel; what feeds them is tested by the others"),
 ];

@@ -9,6 +9,10 @@ use super::{Environment, Lockdown, Namespace};
 /// tracepoints and mappable arrays with 5.5.
 pub const MINIMUM_KERNEL: (u32, u32) = (5, 10);
 
+/// Before this, BPF maps count as locked memory (`kernel/bpf/syscall.c`: `bpf_charge_memlock`), of which a process is
+/// allowed a few pages.
+pub const NO_LOCKED_MEMORY: (u32, u32) = (5, 11);
+
 /// The capabilities that `setcap` should give, so that nothing is missing.
 const CAPABILITIES: &str = "cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search,cap_syslog";
 
@@ -31,7 +35,8 @@ impl fmt::Display for Advice {
 ///
 /// What cannot be told is taken to be right: then loading says what is wrong.
 pub fn missing_privilege(environment: &Environment) -> Option<Advice> {
-    let checks = [unknown_machine, old_kernel, no_capability, user_namespace, no_btf, locked_down];
+    let checks =
+        [unknown_machine, old_kernel, no_capability, locked_memory, user_namespace, no_btf, locked_down];
     checks.into_iter().find_map(|check| check(environment))
 }
 
@@ -83,11 +88,30 @@ fn no_capability(environment: &Environment) -> Option<Advice> {
     ))
 }
 
+fn locked_memory(environment: &Environment) -> Option<Advice> {
+    let limit = environment.process.memlock?;
+    let may_raise = environment.process.capabilities.known()?.sys_resource;
+    (counts_locked_memory(environment) && !may_raise).then(|| {
+        advice(
+            format!(
+                "before Linux 5.11 BPF maps are locked memory, of which this process may have {} KiB",
+                limit >> 10
+            ),
+            format!("run `sudo ioscope …`, or once `{}`", setcap_command(environment)),
+        )
+    })
+}
+
+fn counts_locked_memory(environment: &Environment) -> bool {
+    environment.kernel_version.is_known_and(|version| *version < NO_LOCKED_MEMORY)
+}
+
 /// The command that lets this program trace for whoever may run it.
 pub fn setcap_command(environment: &Environment) -> String {
     let path =
         environment.process.executable.known().map_or("$(command -v ioscope)".into(), |path| quote(path));
-    format!("sudo setcap {CAPABILITIES}+ep {path}")
+    let more = if counts_locked_memory(environment) { ",cap_sys_resource" } else { "" };
+    format!("sudo setcap {CAPABILITIES}{more}+ep {path}")
 }
 
 fn user_namespace(environment: &Environment) -> Option<Advice> {

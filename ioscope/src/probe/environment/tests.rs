@@ -132,6 +132,27 @@ fn an_ordinary_user_is_told_the_command() {
 }
 
 #[test]
+fn old_kernels_have_a_limit_of_locked_memory() {
+    let old = |environment: &mut Environment| {
+        environment.process.uid = 1000;
+        environment.process.memlock = Some(64 << 10);
+        environment.process.capabilities =
+            Fact::Known(Capabilities { bpf: true, perfmon: true, ..Capabilities::default() });
+        environment.kernel_version = Fact::Known((5, 10));
+    };
+    assert_eq!(
+        line(old),
+        "before Linux 5.11 BPF maps are locked memory, of which this process may have 64 KiB: run `sudo ioscope …`, \
+         or once `sudo setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search,cap_syslog,cap_sys_resource+ep \
+         /usr/local/bin/ioscope`"
+    );
+    let mut environment = healthy();
+    old(&mut environment);
+    environment.kernel_version = Fact::Known((5, 11));
+    assert_eq!(missing_privilege(&environment), None);
+}
+
+#[test]
 fn two_capabilities_are_enough() {
     let mut environment = healthy();
     environment.process.uid = 1000;
