@@ -361,6 +361,14 @@ fn a_32_bit_program_is_refused_by_name() {
         }
     };
     let pid = child.id().to_string();
+    // The kernel lets go of the parent before it gives the child its new name.
+    let name = || std::fs::read_to_string(format!("/proc/{pid}/comm")).expect("it is running");
+    for _ in 0..1000 {
+        if name().trim_end() == "old-server" {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
     let refused = run(["stat", "--duration", "100ms", "--pid", &pid]);
     child.kill().expect("it is our child");
     child.wait().expect("it is our child");

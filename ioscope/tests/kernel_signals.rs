@@ -67,9 +67,13 @@ fn a_stop_and_a_continue() {
         let stopped = stopped.unwrap_or_else(|| panic!("never stopped: {}", brief(model)));
         let least = STOPPED_FOR.as_nanos() * u128::from(STOPS);
         assert_eq!(stopped.count, STOPS, "{}", brief(model));
-        // A thread stops when it gets to it: it may have to wait for a CPU or a lock.
-        let idle = model.stats.time_in(State::Ready) + model.stats.time_in(State::Blocked);
-        assert!(u128::from(idle) >= least * 98 / 100, "{}", brief(model));
+        // A thread stops when it gets to it: it may have to wait for a CPU or a lock; where others take the CPU from the
+        // whole machine, it seems to run meanwhile.
+        let mut other = model.stats.time_in(State::Ready) + model.stats.time_in(State::Blocked);
+        if kernel::is_emulated() {
+            other += model.stats.time_in(State::Running);
+        }
+        assert!(u128::from(other) >= least * 98 / 100, "{}", brief(model));
         assert!(model.stats.time_in(State::Blocked) >= stopped.total_ns, "{}", brief(model));
     }
     worker.end().expect("the worker ends");

@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::cell::Cell;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -295,10 +296,12 @@ fn a_competitor_for_the_cpu_makes_a_loop_ready() {
         let spec = [spec];
         for last in 1..=TRIES {
             let Some(free) = run(&spec, |worker| pin(worker.pid(), cpu)) else { return };
-            let contended = {
-                let _hog = Hog::on(cpu);
-                run(&spec, |worker| pin(worker.pid(), cpu)).expect("it was possible before")
-            };
+            let hog = Cell::new(None);
+            let contended = run(&spec, |worker| {
+                pin(worker.pid(), cpu);
+                hog.set(Some(Hog::on(cpu)));
+            });
+            let contended = contended.expect("it was possible before");
             let (free, contended) = (&free[0], &contended[0]);
             let (before, after) = (free.time(State::Ready), contended.time(State::Ready));
             let delays =

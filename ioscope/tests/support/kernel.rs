@@ -50,10 +50,15 @@ pub(crate) fn version() -> (u32, u32) {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
+/// Whether the machine is emulated: what its CPUs do is taken from others', and the kernel knows nothing of it.
+pub(crate) fn is_emulated() -> bool {
+    std::env::var_os("IOSCOPE_TEST_EMULATED").is_some()
+}
+
 /// So many iterations, for a test whose point is their number: a twentieth on an emulated machine, where each takes
 /// twenty times as long. What is counted has to be exact either way.
 pub(crate) fn many(iterations: u64) -> u64 {
-    if std::env::var_os("IOSCOPE_TEST_EMULATED").is_some() { iterations / 20 } else { iterations }
+    if is_emulated() { iterations / 20 } else { iterations }
 }
 
 /// Whether the kernel has this call.
