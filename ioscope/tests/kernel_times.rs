@@ -53,20 +53,43 @@ impl Both {
     }
 }
 
+/// On an emulated machine, where attaching takes seconds, the tests share a tracer.
+static KEPT: Mutex<Option<Tracer>> = Mutex::new(None);
+
 /// Runs these loops to their end; `prepare` is given the worker before it is let go.
 fn run(specs: &[Spec], prepare: impl FnOnce(&Worker)) -> Option<Vec<Both>> {
     let mut worker = Worker::of(specs);
-    let mut tracer = Tracer::of(&[worker.id()])?;
+    let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let mut tracer = if let Some(mut tracer) = kept {
+        tracer.add_target(worker.id());
+        tracer
+    } else {
+        Tracer::of(&[worker.id()])?
+    };
     prepare(&worker);
     worker.say().expect("the worker listens");
     let report = worker.report().expect("the worker reports");
-    tracer.finish();
+    if kernel::is_emulated() {
+        // What has ended is exact, too.
+        let is_one = |model: &LoopModel| {
+            report.threads.iter().any(|thread| thread.tid.cast_unsigned() == model.identity.tid)
+        };
+        tracer.take_until(|model| {
+            model.loops().filter(|model| is_one(model) && model.ended).count() == report.threads.len()
+        });
+    } else {
+        tracer.finish();
+    }
     worker.end().expect("the worker ends");
     let both = |report: ThreadReport| {
         let tid = u32::try_from(report.tid).expect("a thread's number is positive");
         Both { model: tracer.by_tid(tid).expect("every loop is traced").clone(), report }
     };
-    Some(report.threads.into_iter().map(both).collect())
+    let all = report.threads.into_iter().map(both).collect();
+    if kernel::is_emulated() {
+        *KEPT.lock().unwrap_or_else(PoisonError::into_inner) = Some(tracer);
+    }
+    Some(all)
 }
 
 /// `Ok` when two figures differ by 2 % at most.

@@ -36,6 +36,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
 /// Test programs of which only a part is run in a guest, unless it is asked for other tests: what their names have in
 /// them, and why no more.
 const PARTS: &[(&str, &[&str], &str)] = &[
+    ("kernel_counts", &["every_pattern_in_turn", "a_million"], "the others try the same patterns one by one"),
     ("cli", &["cgroup", "32_bit", "children"], "the rest of the command line is the same on every kernel"),
     (UNIT, &["probe::"], "the rest asks the kernel nothing"),
 ];
