@@ -311,7 +311,7 @@ fn a_competitor_for_the_cpu_makes_a_loop_ready() {
         Spec {
             pattern: Pattern::PingPong,
             period_ns: 500 * US,
-            ..working(WaitCall::Ppoll, 100, Work::Burn { ns: MS })
+            ..working(WaitCall::Ppoll, 50, Work::Burn { ns: 3 * MS })
         },
     ];
     // One after the other: they would compete with each other.

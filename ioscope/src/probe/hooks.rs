@@ -158,6 +158,8 @@ impl HookChoice {
 
 /// The name of the job that makes a tracer of all this.
 pub const WAIT_CALLS: &str = "wait calls";
+/// The name of the job that finds new processes.
+pub const FORKS: &str = "forks";
 /// The name of the job that finds the loops that are there already.
 pub const LOOPS_ASLEEP: &str = "loops asleep";
 /// How a thread that was in a wait call before its function was hooked is seen to return from it: the hook of a function's
@@ -234,7 +236,7 @@ pub static JOBS: &[Job] = &[
         }],
     },
     Job {
-        name: "forks",
+        name: FORKS,
         required: false,
         gives: "--follow, and --comm for processes that fork",
         ways: &[Way {

@@ -10,7 +10,11 @@ use rustix::thread::{MembarrierCommand, membarrier};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{AsPod, Session};
-use crate::probe::{attach::StandIn, error::ProbeError, hooks::RETURN_OF_SLEEPERS};
+use crate::probe::{
+    attach::StandIn,
+    error::ProbeError,
+    hooks::{FORKS, RETURN_OF_SLEEPERS, WAIT_CALLS},
+};
 
 /// How often the kernel is asked what it has left out.
 const SKIPPED_RUNS_EVERY: Duration = Duration::from_secs(1);
@@ -48,7 +52,20 @@ impl Session {
             total.compat_calls += cpu.compat_calls;
             total.captures_full += cpu.captures_full;
         }
+        // What has no loop has nothing to tell the other programs of a hook that one of them was there: all count it.
+        let programs = self.programs_that_see(WAIT_CALLS);
+        for count in [&mut total.loops_full, &mut total.out_of_directory, &mut total.compat_calls] {
+            *count = count.div_ceil(programs);
+        }
+        total.targets_full = total.targets_full.div_ceil(self.programs_that_see(FORKS));
         Ok(total)
+    }
+
+    /// How many programs see the same event, of those that a job is for.
+    fn programs_that_see(&self, job: &str) -> u64 {
+        let status = self.jobs.iter().find(|status| status.job.name == job);
+        let Some(hook) = status.and_then(|status| status.way?.hooks.last()) else { return 1 };
+        1 + self.stand_ins.iter().filter(|stand_in| stand_in.of == hook.program).count() as u64
     }
 
     /// Runs of the programs that the kernel left out, with all that stand in for them.

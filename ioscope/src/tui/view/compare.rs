@@ -99,7 +99,13 @@ const MEASURES: &[Measure] = &[
         percent,
     ),
     measure("stalls", Lower, |c| Some(c.stats.counters.stalls as f64), number),
-    measure("longest stall", Lower, |c| Some(c.stats.counters.longest_stall_ns as f64), time),
+    // Without a stall there is none.
+    measure(
+        "longest stall",
+        Lower,
+        |c| Some(c.stats.counters.longest_stall_ns).filter(|ns| *ns > 0).map(|ns| ns as f64),
+        time,
+    ),
 ];
 
 /// All lines, for a screen of this width.

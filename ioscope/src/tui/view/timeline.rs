@@ -159,30 +159,63 @@ pub(super) fn draw(app: &App, buffer: &mut Buffer, size: Size) {
 
 /// Moments, as seen from the present.
 fn axis(app: &App, span: &Window, area: Rect, buffer: &mut Buffer) {
-    const EVERY: u16 = 16;
+    /// Cells from one to the next, at least.
+    const APART: u64 = 14;
     if area.is_empty() {
         return;
     }
     buffer.set_string(area.x, area.y, "─".repeat(usize::from(area.width)), app.theme.secondary);
-    // Long ago and close up, what is seen from the present would read the same everywhere.
-    let close = app.shown.at.saturating_sub(span.to) > span.length() * 4;
-    for column in (0..area.width).step_by(usize::from(EVERY)) {
-        let text = if close && column > 0 {
-            format!("┬+{} ", duration(span.begin(column) - span.from))
-        } else {
-            format!("┬−{} ", duration(app.shown.at.saturating_sub(span.begin(column))))
-        };
+    let step = round_step(span.length().saturating_mul(APART) / u64::from(span.cells.max(1)));
+    let present = app.shown.at;
+    let mut tick = |at: u64, text: String| {
+        let Some(column) = span.column(at) else { return };
         let room = usize::from(area.width - column);
-        if text.chars().count() + 5 < room {
-            buffer.set_stringn(area.x + column, area.y, text, room, app.theme.secondary);
+        if text.chars().count() + 7 < room {
+            buffer.set_stringn(area.x + column, area.y, format!("┬{text} "), room, app.theme.secondary);
+        }
+    };
+    if present.saturating_sub(span.to) > span.length() * 4 {
+        // Long ago and close up, what is seen from the present would read the same everywhere.
+        tick(span.from, format!("−{}", duration(present.saturating_sub(span.from))));
+        for after in (1..=span.length() / step).map(|count| count * step) {
+            tick(span.from + after, format!("+{}", round(after)));
+        }
+    } else {
+        let nearest = present.saturating_sub(span.to).div_ceil(step).max(1);
+        for before in (nearest..=present.saturating_sub(span.from) / step).map(|count| count * step) {
+            tick(present - before, format!("−{}", round(before)));
         }
     }
-    let ago = app.shown.at.saturating_sub(span.to);
+    let ago = present.saturating_sub(span.to);
     let end = if ago == 0 { " now".to_owned() } else { format!(" −{}", duration(ago)) };
     let length = u16::try_from(end.chars().count()).unwrap_or(0);
     if length <= area.width {
         buffer.set_string(area.right() - length, area.y, end, app.theme.secondary);
     }
+}
+
+/// The next of 1, 2, 5, 10, 20, … nanoseconds.
+fn round_step(least: u64) -> u64 {
+    let mut decade = 1_u64;
+    loop {
+        if let Some(step) = [1, 2, 5].into_iter().map(|digit| decade * digit).find(|step| *step >= least) {
+            return step;
+        }
+        if decade > u64::MAX / 50 {
+            return u64::MAX;
+        }
+        decade *= 10;
+    }
+}
+
+/// A duration of few digits, without zeros that say nothing: `4s`, `1.5ms`.
+fn round(ns: u64) -> String {
+    let text = duration(ns);
+    let unit = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit);
+    let number =
+        if number.contains('.') { number.trim_end_matches('0').trim_end_matches('.') } else { number };
+    format!("{number}{unit}")
 }
 
 fn label(app: &App, row: &Row, area: Rect, buffer: &mut Buffer) {
