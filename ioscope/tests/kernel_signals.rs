@@ -104,8 +104,11 @@ fn a_handler_after_a_stop() {
         let tid = u32::try_from(thread.tid).expect("a thread's number is positive");
         let model = tracer.by_tid(tid).unwrap_or_else(|| panic!("no loop {tid}"));
         let counters = &model.stats.counters;
-        assert_eq!(model.stats.iterations(), thread.iterations, "{}", brief(model));
-        assert_eq!(counters.interrupted, thread.interrupted, "{}", brief(model));
+        // A signal that comes when the kernel has decided to enter the call again, and has not, makes two of one: a moment
+        // on a real machine, and not so short on an emulated one.
+        let twice = model.stats.iterations() - thread.iterations;
+        assert!(twice <= if kernel::is_emulated() { counters.restarts } else { 0 }, "{}", brief(model));
+        assert_eq!(counters.interrupted, thread.interrupted + twice, "{}", brief(model));
         assert_eq!(thread.interrupted, thread.iterations, "{}", brief(model));
     }
     worker.end().expect("the worker ends");

@@ -116,9 +116,9 @@ ffffffffc0000000 d pcpu_hot\t[module]
 
     #[test]
     fn the_running_kernel() {
-        match Symbols::read(&["_text", "no_such_symbol_anywhere"]) {
+        match Symbols::read(&["_stext", "no_such_symbol_anywhere"]) {
             Ok(symbols) => {
-                assert!(symbols.address("_text").is_some());
+                assert!(symbols.address("_stext").is_some());
                 assert!(symbols.address("no_such_symbol_anywhere").is_none());
             }
             Err(error) => eprintln!("SKIPPED: {error}"),

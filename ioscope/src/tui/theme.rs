@@ -144,6 +144,8 @@ impl Palette {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Theme {
     states: [Style; State::COUNT],
+    /// There are no colours: where a letter says the same, it is to be shown.
+    pub(super) colourless: bool,
     /// The mark of a stall that goes on, and of what else must not be missed.
     pub(super) alarm: Style,
     /// A number that says that something is wrong.
@@ -213,6 +215,7 @@ impl Theme {
                 State::Parked => quiet(Role::State(state)),
                 state => of(Role::State(state)),
             }),
+            colourless: *palette == Palette::NONE,
             alarm: of(Role::Bad).add_modifier(mark),
             bad: of(Role::Bad).add_modifier(Modifier::BOLD),
             warning: of(Role::Warning),

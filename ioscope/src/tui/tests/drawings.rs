@@ -186,7 +186,9 @@ fn palettes_change_the_colours_and_nothing_else() {
             let reference = text(&draw(&app, SIZES[1]));
             app.theme = Theme::new(&palette);
             let drawn = draw(&app, SIZES[1]);
-            assert_eq!(text(&drawn), reference);
+            if !(palette == Palette::NONE && screen == '3') {
+                assert_eq!(text(&drawn), reference);
+            }
             let true_colour = drawn.content().iter().any(|cell| matches!(cell.fg, Color::Rgb(..)));
             assert_eq!(true_colour, matches!(palette, Palette::DARK | Palette::LIGHT));
         }
@@ -260,7 +262,22 @@ fn without_colour_every_word_is_still_there() {
             press(&mut app, key(screen));
             draw(&app, size)
         });
-        assert_eq!(text(&drawn[0]), text(&drawn[1]));
+        let [coloured, plain] = drawn.each_ref().map(text);
+        if screen == '3' {
+            // Letters for what a colour says, in the lanes.
+            let letters = |text: &[String]| {
+                text.iter().flat_map(|line| line.chars()).filter(|c| "YB!".contains(*c)).count()
+            };
+            assert!(letters(&plain) > letters(&coloured), "{plain:?}");
+            let without_lanes = |text: &[String]| -> Vec<String> {
+                text.iter()
+                    .map(|line| line.chars().filter(|c| !"▁▂▃▄▅▆▇█YB!".contains(*c)).collect())
+                    .collect()
+            };
+            assert_eq!(without_lanes(&plain), without_lanes(&coloured));
+        } else {
+            assert_eq!(plain, coloured);
+        }
         for cell in drawn[1].content() {
             assert_eq!((cell.fg, cell.bg), (Color::Reset, Color::Reset));
         }

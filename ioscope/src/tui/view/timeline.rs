@@ -307,9 +307,12 @@ fn look(app: &App, cell: &Cell) -> (&'static str, Style) {
     let states = [State::Running, State::Blocked, State::Ready, State::Polling];
     let most = states.into_iter().max_by_key(|state| at(*state)).unwrap_or(State::Running);
     let style = if cell.stall { theme.bad } else { theme.state(most) };
+    // The height says less than what it was; without colours nothing else says that.
+    let has_letter = share >= 0.5 || theme.colourless;
     match most {
-        State::Ready if share >= 0.5 => ("Y", style.add_modifier(Modifier::REVERSED)),
-        State::Blocked if share >= 0.5 => ("B", style.add_modifier(Modifier::REVERSED)),
+        _ if cell.stall && has_letter => ("!", style.add_modifier(Modifier::REVERSED)),
+        State::Ready if has_letter => ("Y", style.add_modifier(Modifier::REVERSED)),
+        State::Blocked if has_letter => ("B", style.add_modifier(Modifier::REVERSED)),
         State::Polling if share >= 0.95 => ("▒", style),
         _ => (step(share), style),
     }
@@ -435,7 +438,7 @@ fn legend(app: &App) -> Line<'static> {
         line.push_span(Span::styled(symbol, theme.state(state)));
         line.push_span(Span::raw(format!(" {word}  ")));
     }
-    line.push_span(Span::styled("█", theme.bad));
+    line.push_span(Span::styled("!", theme.bad));
     line.push_span(Span::raw(" stall"));
     if app.size.width >= 100 {
         line.push_span(Span::styled("  blank: not seen", theme.secondary));
