@@ -145,7 +145,12 @@ impl fmt::Display for Report {
             self.table("test program/way", &rows)
         )?;
 
-        let doctor = |column: &Column| column.doctor(WAYS[0]).or_else(|| column.doctor(WAYS[1]));
+        // Of the ways, the best that works.
+        let doctor = |column: &Column| {
+            let doctors = WAYS.map(|way| column.doctor(way));
+            let working = doctors.iter().flatten().find(|doctor| doctor.problem.is_none()).cloned();
+            working.or_else(|| doctors.into_iter().flatten().next())
+        };
         let names = |column: &Column| {
             let doctor = doctor(column);
             doctor.map_or_else(Vec::new, |doctor| doctor.features.into_iter().map(|item| item.name).collect())
