@@ -310,7 +310,8 @@ fn look(app: &App, cell: &Cell) -> (&'static str, Style) {
     // The height says less than what it was; without colours nothing else says that.
     let has_letter = share >= 0.5 || theme.colourless;
     match most {
-        _ if cell.stall && has_letter => ("!", style.add_modifier(Modifier::REVERSED)),
+        _ if cell.stall && theme.colourless => ("!", style.add_modifier(Modifier::REVERSED)),
+        State::Running if cell.stall && has_letter => ("!", style.add_modifier(Modifier::REVERSED)),
         State::Ready if has_letter => ("Y", style.add_modifier(Modifier::REVERSED)),
         State::Blocked if has_letter => ("B", style.add_modifier(Modifier::REVERSED)),
         State::Polling if share >= 0.95 => ("▒", style),
