@@ -154,8 +154,10 @@ fn killed_in_a_wait_call() {
         let ring = stats.counters.returns[WaitCall::IoUringEnter.index()];
         assert_eq!(stats.iterations() - ring, stats.counters.interrupted, "{}", brief(model));
         assert_eq!((stats.counters.ready_events, stats.loop_duration.count()), (0, 0), "{}", brief(model));
-        // Not while it waited: on its way out a thread may have to wait for others, or for its requests to be cancelled.
-        assert!(u128::from(stats.time_in(State::Blocked)) <= dying.as_nanos(), "{dying:?}: {}", brief(model));
+        // Not while it waited. On its way out a thread may have to wait for others, or for its requests to be cancelled, which
+        // is seen where all takes long.
+        let blocked = u128::from(stats.time_in(State::Blocked));
+        assert!(blocked <= if kernel::is_emulated() { dying.as_nanos() } else { 0 }, "{}", brief(model));
         assert!(stats.time_in(State::Waiting) >= 50_000_000, "{}", brief(model));
     }
 }

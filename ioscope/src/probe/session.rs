@@ -4,6 +4,7 @@
 //! because the kernel closes its descriptors.
 #![expect(unsafe_code, reason = "aya asks for a promise about what goes into a map")]
 
+mod cost;
 mod ending;
 
 use std::{
@@ -15,8 +16,7 @@ use std::{
 use aya::{
     Btf as ProgramBtf, Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf, Stack},
-    programs::{Program, ProgramError},
-    sys::{Stats, enable_stats},
+    programs::Program,
     util::online_cpus,
 };
 use aya_log::EbpfLogger;
@@ -26,7 +26,7 @@ use ioscope_common::{
 };
 use log::Log;
 
-use ending::{Leaving, told};
+use ending::Leaving;
 
 use super::{
     arch::Arch,
@@ -342,40 +342,6 @@ impl Session {
         if let Some(diagnostics) = &mut self.diagnostics {
             diagnostics.flush();
         }
-    }
-
-    /// How long the probes have run, all together, in nanoseconds; `None` unless the kernel's BPF
-    /// statistics are on and have seen them.
-    pub fn run_time_ns(&self) -> Result<Option<u64>, ProbeError> {
-        if !self.statistics && self.measuring.is_none() {
-            return Ok(None);
-        }
-        if let Some(total) = self.ran_ns {
-            return Ok(Some(total));
-        }
-        let mut total = Duration::ZERO;
-        for (name, _) in self.jobs.iter().flat_map(|status| &status.programs) {
-            if let Some(program) = self.program(name) {
-                match program.info() {
-                    Ok(info) => total += info.run_time(),
-                    // It has done its work and is unloaded.
-                    Err(ProgramError::NotLoaded) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
-        }
-        let stand_ins = self.stand_ins.iter();
-        let of_stand_ins: u64 = stand_ins.map(|stand_in| told(&stand_in.program, "run_time_ns:")).sum();
-        Ok(Some(u64::try_from(total.as_nanos()).unwrap_or(u64::MAX).saturating_add(of_stand_ins)))
-    }
-
-    /// Lets the kernel measure how long BPF programs run (`BPF_ENABLE_STATS`, since Linux 5.8,
-    /// kernel/bpf/syscall.c: `bpf_enable_stats`), until it is told otherwise or this process ends. Returns
-    /// whether it does: turning it on takes `CAP_SYS_ADMIN`. It costs every run of every BPF program of the
-    /// machine two reads of the clock and some additions (`__bpf_prog_enter`, `bpf_prog_run`).
-    pub fn measure_run_time(&mut self, on: bool) -> bool {
-        self.measuring = if on { enable_stats(Stats::RunTime).ok() } else { None };
-        self.measuring.is_some() || self.statistics
     }
 
     /// Who has a place, however busy: a copy of the entry that may be several moments' in what changes.

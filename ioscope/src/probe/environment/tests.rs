@@ -121,9 +121,9 @@ fn an_ordinary_user_is_told_the_command() {
     );
     let odd_path = line(|environment| {
         user(environment);
-        environment.process.executable = Fact::Known("/home/me/it's here/ioscope".into());
+        environment.process.executable = Fact::Known("/opt/it's here/ioscope".into());
     });
-    assert!(odd_path.ends_with(r"+ep '/home/me/it'\''s here/ioscope'`"), "{odd_path}");
+    assert!(odd_path.ends_with(r"+ep '/opt/it'\''s here/ioscope'`"), "{odd_path}");
     let half = line(|environment| {
         user(environment);
         environment.process.capabilities = Fact::Known(Capabilities { bpf: true, ..Capabilities::default() });

@@ -114,11 +114,11 @@ impl Session {
     }
 
     /// Detaches the probes: the maps stand still from here on. The probes that do nothing any more go meanwhile, and have gone
-    /// when the session is dropped: to let go of a hooked function takes the kernel until all CPUs have passed by, a
-    /// tenth of a second for each (`kernel/trace/ftrace.c`, `ftrace_shutdown`).
+    /// when the session is dropped: to let go of a hooked function takes the kernel until all CPUs have passed by
+    /// (`kernel/trace/ftrace.c`, `ftrace_shutdown`), one function after the other.
     pub fn detach(&mut self) -> Result<(), ProbeError> {
         self.freeze()?;
-        // Until whatever is at work in a loop has done it: on all CPUs there has been a moment without a program.
+        // Until whatever is at work in a loop has done it (`kernel/sched/membarrier.c`: `synchronize_rcu`).
         let are_idle = membarrier(MembarrierCommand::Global).is_ok();
         self.ran_ns = self.run_time_ns()?;
         self.skipped_before = self.skipped_runs();
