@@ -174,8 +174,9 @@ impl Setting {
 
     /// Runs all machines, so many at a time.
     fn run_all(&self, jobs: u32) -> Result<BTreeMap<(usize, Kind), Run>> {
-        let tasks =
-            (0..self.kernels.len()).flat_map(|kernel| self.images.keys().map(move |kind| (kernel, *kind)));
+        // The newest first: they take longest, and the shorter ones fill what is left of the CPUs at the end.
+        let kernels = (0..self.kernels.len()).rev();
+        let tasks = kernels.flat_map(|kernel| self.images.keys().map(move |kind| (kernel, *kind)));
         let tasks = Mutex::new(tasks);
         let results = Mutex::new(BTreeMap::new());
         std::thread::scope(|scope| {
