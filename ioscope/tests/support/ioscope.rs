@@ -6,7 +6,10 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use ioscope::demo::Report;
 
 /// The command.
 pub(crate) const IOSCOPE: &str = env!("CARGO_BIN_EXE_ioscope");
@@ -140,6 +143,8 @@ pub(crate) fn documents(bytes: &[u8]) -> Vec<serde_json::Value> {
 pub(crate) struct Worker {
     child: Child,
     input: Option<ChildStdin>,
+    /// Reads what it says after "ready".
+    output: Option<JoinHandle<std::io::Result<String>>>,
 }
 
 /// A loop of `epoll_pwait` with a timeout of 2 ms that always expires, called `name`.
@@ -160,12 +165,15 @@ impl Worker {
         change(&mut command);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let stdout = child.stdout.take().expect("it is piped");
-        let mut worker = Self { input: child.stdin.take(), child };
+        let mut worker = Self { input: child.stdin.take(), child, output: None };
         let mut stdout = BufReader::new(stdout);
         let mut line = String::new();
         stdout.read_line(&mut line).expect("a pipe can be read");
         assert!(line.contains("ready"), "the worker says {line:?}");
-        std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
+        worker.output = Some(std::thread::spawn(move || {
+            let mut said = String::new();
+            stdout.read_to_string(&mut said).map(|_| said)
+        }));
         worker.input.as_mut().expect("it is piped").write_all(b"go\n").expect("it listens");
         worker
     }
@@ -174,10 +182,12 @@ impl Worker {
         self.child.id()
     }
 
-    /// Has it end.
-    pub(crate) fn end(mut self) {
+    /// Has it end. What its loops did, by their own count.
+    pub(crate) fn end(mut self) -> Report {
         drop(self.input.take());
         assert!(wait(&mut self.child).expect("it ends").success());
+        let said = self.output.take().expect("it was started").join().expect("it does not panic");
+        serde_json::from_str(&said.expect("a pipe can be read")).expect("the last line is the report")
     }
 }
 
