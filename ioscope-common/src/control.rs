@@ -10,7 +10,7 @@ use crate::{COMM_LEN, Loop, UserRegisters, Wake};
 pub struct Control {
     /// Which loops stream their iterations: one of [`Control::STREAM_OFF`] and its siblings.
     pub stream: u32,
-    /// Of which pollers it is noted when they become ready: bits, [`Control::NOTES_OF_EPOLL`] and its sibling.
+    /// Of which pollers it is noted when they become ready, and what happens to them: bits, [`Control::NOTES_OF_EPOLL`] and its sibling.
     pub notes: u32,
     /// A loop duration from here on is a stall, in nanoseconds, of loops that are new.
     pub stall_threshold: u64,

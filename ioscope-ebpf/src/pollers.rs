@@ -188,7 +188,7 @@ impl LoopRef {
 
 /// Whether notes are kept of when such a poller becomes ready.
 #[inline(always)]
-fn notes_are_kept_of(which: u32) -> bool {
+pub(crate) fn notes_are_kept_of(which: u32) -> bool {
     // SAFETY: an array entry's pointer.
     CONTROL
         .get_ptr(0)

@@ -5,13 +5,14 @@
 //! reads; a probe on every completion would cost every completion, and would miss none more.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use ioscope_common::flag;
+use ioscope_common::{Control, flag};
 
 use crate::{
     files,
     kernel::{Task, read_kernel},
     loops::LoopRef,
     maps::config,
+    pollers::notes_are_kept_of,
 };
 
 /// The ring's address in the kernel (`struct io_ring_ctx`), found from the descriptor as the kernel
@@ -86,7 +87,9 @@ pub(crate) fn io_uring_queue_async_work(ctx: BtfTracePointContext) -> i32 {
 
 #[inline(always)]
 fn happened(ring: u64, event: RingEvent) -> i32 {
-    if let Some(waiter) = LoopRef::of_poller(ring) {
+    if notes_are_kept_of(Control::NOTES_OF_RINGS)
+        && let Some(waiter) = LoopRef::of_poller(ring)
+    {
         waiter.count_ring_event(event);
     }
     0

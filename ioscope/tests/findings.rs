@@ -108,7 +108,8 @@ fn prove(tag: &str, severity: &str, fault: Spec, twin: Spec) -> Option<(Value, V
     assert!(is_at_least(found, severity), "{found:#}");
     assert_eq!(found["comm"].as_str().map(|comm| comm.starts_with("fault")), Some(true), "{found:#}");
     // Where the machine itself made the twin sleep for long, by the twin's own clock, it rightly has it.
-    let slept = own.threads.iter().filter(|thread| thread.comm == "twin").flat_map(|twin| twin.blocked.values());
+    let slept =
+        own.threads.iter().filter(|thread| thread.comm == "twin").flat_map(|twin| twin.blocked.values());
     let disturbed = tag == "blocking-call" && slept.map(|total| total.max_ns).max() >= Some(LONG_NS);
     let twins = finding(&report, tag, "twin");
     assert!(disturbed || twins.is_none(), "the twin has it too: {report:#}");

@@ -316,6 +316,13 @@ impl MappedArray<Control> {
         }
     }
 
+    /// Notes nothing of any poller from here on.
+    pub(super) fn keep_no_notes(&self) {
+        if let Some(entry) = self.entry(0) {
+            write_field!(entry, notes, 0);
+        }
+    }
+
     /// From which loop duration on, in nanoseconds, a slice is a stall.
     pub(super) fn set_stall_threshold(&self, nanoseconds: u64) {
         if let Some(entry) = self.entry(0) {

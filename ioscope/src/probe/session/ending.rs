@@ -99,6 +99,8 @@ impl Session {
         self.dropped = Some(self.count_drops()?);
         self.log_diagnostics();
         self.diagnostics = None;
+        // What happens to a ring is counted by the ring, whatever becomes of its thread.
+        self.control.keep_no_notes();
         while self.free.pop(0).is_ok() {}
         for slot in 0..self.loops.len() {
             if self.loops.status(slot) == Some(status::LIVE)
