@@ -32,6 +32,7 @@ pub(super) enum Action {
     Filter,
     Columns,
     Group,
+    Preview,
     Mark,
     Copy,
     Pause,
@@ -122,6 +123,7 @@ pub(super) static BINDINGS: &[Binding] = bindings![
     Action::Mark, "mark", [character('m')], On(MARKING, "mark"), "mark the selected process to compare it";
     Action::Copy, "copy", [character('y')], On(ALL, "copy"), "copy what is selected as text";
     Action::Columns, "columns", [character('c')], On(LOOPS, "columns"), "choose the columns of Loops";
+    Action::Preview, "preview", [character('p')], Nowhere, "Loops: what the selected row did lately, below, or not";
     Action::Group, "group", [character('v')], Nowhere, "group loops by process, or do not";
     Action::Threshold, "threshold", [character('t')], On(&[Screen::Stalls], "threshold"),
         "from which loop duration on it is a stall";

@@ -113,10 +113,10 @@ pub(super) fn load(row: &Row, look: Look<'_>) -> Line<'static> {
     let app = look.app;
     let width = usize::from(look.width);
     let samples = match row.key {
-        Key::Loop(id) => app.history.of(id, width),
+        Key::Loop(id) => app.history.busy(id, width),
         Key::Process(pid) => {
             let loops = app.shown.rows.iter().filter(|row| row.identity.pid == pid);
-            app.history.greatest(loops.filter_map(Row::loop_id), width)
+            app.history.busiest(loops.filter_map(Row::loop_id), width)
         }
     };
     let mut line = Line::from(Span::styled("·".repeat(width - samples.len()), app.theme.secondary));

@@ -24,6 +24,7 @@ pub(super) const REFRESH: [Duration; 2] = [Duration::from_millis(100), Duration:
 
 /// What can be configured.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own, by its name in the file")]
 pub struct Config {
     palette: Option<Palette>,
     colours: Vec<(Role, Color)>,
@@ -37,6 +38,8 @@ pub struct Config {
     pub(super) group: Grouping,
     /// The columns that may be shown; all, if it is not said.
     pub(super) columns: Option<Vec<ColumnId>>,
+    /// Whether Loops shows more of the selected row, where there is room.
+    pub(super) preview: bool,
     /// Whether the mouse is ioscope's.
     pub mouse: bool,
     /// Whether the kernel measures the probes' own time.
@@ -56,6 +59,7 @@ impl Default for Config {
             reverse: false,
             group: Grouping::Auto,
             columns: None,
+            preview: true,
             mouse: true,
             bpf_time: true,
         }
@@ -236,12 +240,13 @@ impl Config {
                 }
                 self.columns = Some(chosen);
             }
+            "preview" => self.preview = entry.boolean()?,
             "mouse" => self.mouse = entry.boolean()?,
             "bpf-time" => self.bpf_time = entry.boolean()?,
             _ => {
                 return Err(entry.wrong(
                     "there is no such default: screen, refresh, stall-threshold, sort, reverse, group, columns, \
-                     mouse, bpf-time",
+                     preview, mouse, bpf-time",
                 ));
             }
         }
@@ -354,7 +359,7 @@ mod tests {
     fn what_is_configured_is_taken() {
         let config = Config::parse(
             "[defaults]\nscreen = 'timeline'\nrefresh = '1s'\nsort = 'stalls'\nreverse = true\n\
-             group = 'always'\ncolumns = ['tid', 'name']\nmouse = false\nbpf-time = false\n\
+             group = 'always'\ncolumns = ['tid', 'name']\npreview = false\nmouse = false\nbpf-time = false\n\
              [theme]\npalette = 'dark'\nready = '#ff8800'\nbad = 'light-red'\n\
              [keys]\nquit = ['x', 'ctrl-q']\ncolumns = 'C'\n",
         )
@@ -362,7 +367,7 @@ mod tests {
         assert_eq!((config.screen, config.refresh), (Screen::Timeline, Duration::from_secs(1)));
         assert_eq!((config.sort, config.reverse, config.group), (ColumnId::Stalls, true, Grouping::Always));
         assert_eq!(config.columns, Some(vec![ColumnId::Tid, ColumnId::Name]));
-        assert!(!config.mouse && !config.bpf_time);
+        assert!(!config.mouse && !config.bpf_time && !config.preview);
         let palette = config.palette(true, true);
         assert_eq!(palette.get(Role::State(ioscope_common::State::Ready)), Color::Rgb(255, 136, 0));
         assert_eq!(palette.get(Role::Bad), Color::LightRed);

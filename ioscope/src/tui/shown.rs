@@ -10,8 +10,10 @@ use ioscope_common::Iteration;
 
 use super::{
     columns::ContentWidths,
-    rows::{Row, processes, rows},
+    history::Moment,
+    rows::{Key, Row, processes, rows},
     state::{App, Grouping, Screen},
+    view,
     window::CostShare,
 };
 use crate::{
@@ -52,6 +54,8 @@ pub(super) struct Shown {
     pub(super) findings: Vec<Finding>,
     /// The loop of Detail, while it is on the screen.
     pub(super) inspected: Option<Box<Inspected>>,
+    /// The row of the preview, while Loops is on the screen and has room for it.
+    pub(super) preview: Option<Box<Preview>>,
     /// The processes of Compare, while it is on the screen.
     pub(super) compared: Vec<Compared>,
     /// The stalls of Stalls, while it is on the screen.
@@ -73,6 +77,18 @@ pub(super) struct Inspected {
     pub(super) findings: Vec<Finding>,
     /// The last that streamed, the newest first.
     pub(super) iterations: Vec<Iteration>,
+}
+
+/// What a row of Loops did lately.
+#[derive(Clone, Debug)]
+pub(super) struct Preview {
+    pub(super) row: Row,
+    /// All loops added up; lately, or, when they have ended, since tracing began.
+    pub(super) stats: Stats,
+    /// What is wrong with them, the worst first.
+    pub(super) findings: Vec<Finding>,
+    /// The mean of all loops, the newest last.
+    pub(super) moments: Vec<Moment>,
 }
 
 /// A stall and whose it is.
@@ -124,6 +140,7 @@ impl App {
 
     /// Makes what only the present screen shows.
     pub(super) fn look_closer(&mut self) {
+        self.shown.preview = self.preview().map(Box::new);
         let inspected = (self.screen == Screen::Detail).then(|| self.inspect()).flatten();
         self.shown.inspected = inspected.map(Box::new);
         self.shown.stalls = if self.screen == Screen::Stalls { self.collect_stalls() } else { Vec::new() };
@@ -144,6 +161,26 @@ impl App {
             stall_threshold: self.model.threshold_of(entry),
             syscall_name,
         }))
+    }
+
+    fn preview(&self) -> Option<Preview> {
+        view::has_preview(self).then_some(())?;
+        let row = self.previewed_row()?;
+        let entries: Vec<&LoopModel> = match row.key {
+            Key::Loop(id) => self.model.get(id).into_iter().collect(),
+            Key::Process(pid) => self.model.loops().filter(|entry| entry.identity.pid == pid).collect(),
+        };
+        let mut stats = Stats::new(0);
+        for entry in &entries {
+            stats.add(&if entry.ended { entry.stats.clone() } else { self.window.recent(entry) });
+        }
+        let ids = entries.iter().map(|entry| entry.id);
+        Some(Preview {
+            row: row.clone(),
+            stats,
+            moments: self.history.mean(ids),
+            findings: self.find(entries).into_iter().filter(is_a_warning).collect(),
+        })
     }
 
     fn inspect(&self) -> Option<Inspected> {

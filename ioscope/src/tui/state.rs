@@ -126,6 +126,8 @@ pub(super) struct LoopsState {
     /// Processes whose loops are not shown.
     pub(super) folded: BTreeSet<u32>,
     pub(super) grouping: Grouping,
+    /// Whether there is a preview of a row below the table, where there is room.
+    pub(super) preview: bool,
     /// The columns that are not to be shown.
     pub(super) hidden: Vec<ColumnId>,
 }
@@ -234,6 +236,7 @@ impl App {
                 top: 0,
                 folded: BTreeSet::new(),
                 grouping: config.group,
+                preview: config.preview,
                 hidden: super::columns::COLUMNS
                     .iter()
                     .map(|column| column.id)
@@ -277,6 +280,11 @@ impl App {
     pub(super) fn selection(&self) -> Option<&Row> {
         let selected = self.loops.selected?;
         self.table().find(|row| row.key == selected)
+    }
+
+    /// The row that the preview is of: the selected one, else the first.
+    pub(super) fn previewed_row(&self) -> Option<&Row> {
+        self.selection().or_else(|| self.table().next())
     }
 
     /// The loop that has been stalled for longest, of those that are.

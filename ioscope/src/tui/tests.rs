@@ -4,4 +4,5 @@ mod drawings;
 mod fixture;
 mod messages;
 mod pictures;
+mod preview;
 mod screens;

@@ -33,6 +33,7 @@ pub fn update(app: &mut App, message: Message) -> Vec<Effect> {
         Message::Batch(batch) => {
             app.model.apply(&batch);
             app.model.forget_ended(batch.at.saturating_sub(FAREWELL));
+            app.history.advance(&app.model);
             if !app.paused {
                 app.tracks.take(&batch);
             }
@@ -46,7 +47,6 @@ pub fn update(app: &mut App, message: Message) -> Vec<Effect> {
                 settle(app);
             }
             app.window.advance(&app.model);
-            app.history.advance(&app.model);
             if due { vec![Effect::Redraw] } else { Vec::new() }
         }
         Message::Key(event) if event.kind == KeyEventKind::Release => Vec::new(),
@@ -139,6 +139,7 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
             app.loops.grouping = if app.is_grouped() { Grouping::Never } else { Grouping::Always };
             app.arrange();
         }
+        Action::Preview => app.loops.preview = !app.loops.preview,
         Action::Mark => mark(app),
         Action::Copy => return copy::copy(app),
         Action::Pause => pause(app, !app.paused),
@@ -358,6 +359,10 @@ fn settle(app: &mut App) {
         top = top.min(selected).max((selected + 1).saturating_sub(room));
     }
     app.loops.top = top;
+    let previewed = app.shown.preview.as_ref().map(|preview| preview.row.key);
+    if previewed != view::has_preview(app).then(|| app.previewed_row().map(|row| row.key)).flatten() {
+        app.look_closer();
+    }
     timeline::settle(app);
     match app.screen {
         Screen::Detail => app.detail.1 = app.detail.1.min(view::last_top(app)),

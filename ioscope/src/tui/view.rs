@@ -8,6 +8,7 @@ mod header;
 mod help;
 mod histogram;
 mod overlay;
+mod preview;
 mod stalls;
 mod table;
 pub(super) mod text;
@@ -111,12 +112,18 @@ pub(super) fn iteration_text(app: &App, row: &Row, iteration: &Iteration) -> Str
     text + "\n"
 }
 
+/// Whether Loops is on the screen, and has a preview.
+pub(super) fn has_preview(app: &App) -> bool {
+    app.screen == Screen::Loops && preview_area(app).is_some()
+}
+
 /// Compare as text.
 pub(super) fn compare_lines(app: &App) -> Vec<String> {
     compare::lines(app, u16::MAX).iter().map(|line| line.to_string().trim_end().to_owned()).collect()
 }
 
 pub(super) use help::last_top as last_help_top;
+pub(super) use preview::area as preview_area;
 pub(super) use stalls::list_height as stall_list_height;
 pub(super) use timeline::{
     at as timeline_at, iteration_at_cursor, lanes as timeline_lanes, width as timeline_width,
@@ -147,7 +154,10 @@ pub fn view(app: &App, frame: &mut Frame<'_>) {
     let buffer = frame.buffer_mut();
     header::draw(app, &layout, buffer);
     match app.screen {
-        Screen::Loops => table::draw(app, &layout, buffer),
+        Screen::Loops => {
+            table::draw(app, &layout, buffer);
+            preview::draw(app, buffer);
+        }
         Screen::Detail => {
             draw_lines(&detail::lines(app, area.width), app.detail.1, layout.body(), buffer);
         }

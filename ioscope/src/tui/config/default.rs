@@ -51,6 +51,10 @@ pub(super) fn text() -> String {
         format!("# columns = [\"{}\"]", columns.join("\", \"")),
     );
     entry(
+        "below Loops, where there is room: what the selected row did in the last two minutes",
+        format!("preview = {}", config.preview),
+    );
+    entry(
         "wheel and clicks; to mark text with the mouse, hold Shift, or turn this off",
         format!("mouse = {}", config.mouse),
     );

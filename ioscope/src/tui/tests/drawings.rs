@@ -12,7 +12,7 @@ use ratatui::{
     style::{Color, Modifier},
 };
 
-use super::fixture::{app, crowd, drop_some, miss_a_hook, press, scene, servers};
+use super::fixture::{app, crowd, drop_some, miss_a_hook, press, scene, servers, two_minutes};
 use crate::tui::{App, Message, Palette, Theme, update, view};
 
 pub(super) fn draw(app: &App, (width, height): (u16, u16)) -> Buffer {
@@ -84,6 +84,15 @@ fn home_at_three_sizes() {
         let mut app = app(true, size);
         scene(&mut app);
         expect("home", &app, size);
+    }
+}
+
+#[test]
+fn a_preview_at_three_sizes() {
+    for size in SIZES {
+        let mut app = app(true, size);
+        two_minutes(&mut app);
+        expect("preview", &app, size);
     }
 }
 
@@ -309,13 +318,16 @@ fn every_state_has_its_letter() {
 
 #[test]
 fn no_size_panics() {
-    let [mut few, mut many] = [app(true, (80, 24)), app(true, (80, 24))];
+    let [mut few, mut many, mut none] = [app(true, (80, 24)), app(true, (80, 24)), app(true, (80, 24))];
     scene(&mut few);
+    scene(&mut none);
+    none.filter = "no loop has this".to_owned();
+    none.arrange();
     crowd(&mut many, 40, 1);
     press(&mut many, KeyCode::Down);
     let sizes = [1_u16, 2, 3, 5, 8, 13, 21, 34];
     for (width, height) in sizes.into_iter().flat_map(|width| sizes.map(|height| (width, height))) {
-        for mut app in [few.clone(), many.clone()] {
+        for mut app in [few.clone(), many.clone(), none.clone()] {
             // The frame may be ahead of the message that tells its size.
             draw(&app, (width, height));
             update(&mut app, Message::Resize { width, height });

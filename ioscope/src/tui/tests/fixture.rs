@@ -221,6 +221,21 @@ const SERVER: (&str, u32) = ("server", 1200);
 
 /// A loop in every state; one that has stalled, one that stalls now, one that has ended.
 pub(super) fn scene(app: &mut App) {
+    scene_after(app, 3, |_, percent| steady(percent));
+}
+
+/// The same, when they have been at it for a minute and more, at times less busy and at times in each other's way.
+pub(super) fn long_scene(app: &mut App) {
+    scene_after(app, 75, |second, percent| {
+        let ebb = [0, 1, 3, 6, 9, 10, 8, 9, 7, 4, 2, 1, 0][usize::try_from(second / 2 % 13).expect("small")];
+        let run = percent * (100 - 6 * ebb) / 100;
+        let latency = 12 * US * (second % 20).saturating_sub(11) * percent.min(40) / 10;
+        Turn { latency: (10 * US).max(latency).min(MS - run * 10 * US - 12 * US), ..steady(run) }
+    });
+}
+
+/// So many seconds long, of such turns, by the second and by how busy a loop is.
+fn scene_after(app: &mut App, seconds: u64, turn: fn(u64, u64) -> Turn) {
     let thread = |number, comm, runtime, call| Thread::new(number, SERVER, comm, runtime, call);
     let mut threads = [
         thread(1, "waiting", Some("libuv"), WaitCall::EpollPwait),
@@ -240,16 +255,16 @@ pub(super) fn scene(app: &mut App) {
     threads[4].step(US, Transition::Return { result: 1, posted: 0, ready_at: READY_UNKNOWN });
     // A stall that is over.
     threads[4].now += 240 * MS;
-    for second in 0..=3 {
+    for second in 0..=seconds {
         let until = START + second * S;
         for (thread, percent) in threads.iter_mut().zip([5, 20, 96, 75, 30, 40, 50, 0, 10]) {
-            thread.turns_until(until, steady(percent));
+            thread.turns_until(until, turn(second, percent));
         }
-        if second < 3 {
+        if second < seconds {
             take(app, batch(until, &threads));
         }
     }
-    let end = START + 3 * S + 250 * MS;
+    let end = START + seconds * S + 250 * MS;
     let [waiting, polling, ready, running, blocked, parked, stalled, idle, ended] = &mut threads;
     waiting.enter(0);
     waiting.sleep(US, -1, false);
@@ -295,6 +310,39 @@ fn captures(stalled: &Thread) -> [(LoopId, Capture); 3] {
             &below(&[("clear_page_erms", "", 0), ("json::parse", "src/json.rs", 440)]),
         ),
     ]
+}
+
+/// Two minutes of a loop that is busier and busier until a minute ago, has slept on the disk for a while, in which it
+/// stalled, and computes for long now and then; beside a quiet one.
+pub(super) fn two_minutes(app: &mut App) {
+    let server = ("server", 1200);
+    let mut threads = [
+        Thread::new(1, server, "server", Some("libuv"), WaitCall::EpollPwait),
+        Thread::new(2, server, "libuv-worker", Some("libuv"), WaitCall::EpollPwait),
+    ];
+    let fsync = i32::try_from(libc::SYS_fsync).expect("small");
+    take(app, batch(START, &threads));
+    for second in 1..=130 {
+        let until = START + second * S;
+        let [busy, quiet] = &mut threads;
+        let percent = match second {
+            0..=70 => second,
+            71..=85 => 25,
+            _ => 30 + 20 * (second / 4 % 3),
+        };
+        if (90..=100).contains(&second) {
+            busy.enter(0);
+            busy.step(US, Transition::Return { result: 1, posted: 0, ready_at: READY_UNKNOWN });
+            busy.sleep(20 * MS, fsync, false);
+            busy.wake((second - 85) * 10 * MS, 40 * MS);
+            busy.now += MS;
+        } else if second % 7 == 0 {
+            busy.turn(Turn { run: 40 * MS, ..steady(percent) });
+        }
+        busy.turns_until(until, Turn { latency: 100 * US, ..steady(percent.min(85)) });
+        quiet.turns_until(until, Turn { wait: 100 * MS, latency: 20 * US, events: 1, run: 200 * US });
+        take(app, batch(until, &threads));
+    }
 }
 
 /// So many loops, each busier than the one before, for so many seconds.

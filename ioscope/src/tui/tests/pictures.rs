@@ -11,7 +11,7 @@ use ratatui::{
 
 use super::{
     drawings::draw,
-    fixture::{app, press, scene, servers},
+    fixture::{app, long_scene, press, scene, servers},
 };
 use crate::tui::{App, Palette, Theme};
 
@@ -42,7 +42,15 @@ fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// Each run of cells that look the same is one text of a fixed length, so that no font tears the lines apart.
+/// The part of its cell that a block is, from the left and from the foot, each in eighths.
+fn block(symbol: &str) -> Option<(f32, f32)> {
+    let eighths =
+        |of: &str| of.chars().position(|block| symbol.chars().eq([block])).map(|at| (at + 1) as f32);
+    eighths("▁▂▃▄▅▆▇█").map(|high| (8.0, high)).or_else(|| eighths("▏▎▍▌▋▊▉").map(|wide| (wide, 8.0)))
+}
+
+/// Each run of cells that look the same is one text of a fixed length, so that no font tears the lines apart; blocks
+/// are areas, which leave no gaps.
 fn svg(buffer: &Buffer) -> String {
     let (columns, rows) = (f32::from(buffer.area.width), f32::from(buffer.area.height));
     let (width, height) = (columns * CELL.0 + 2.0 * MARGIN, rows * CELL.1 + 2.0 * MARGIN);
@@ -68,7 +76,21 @@ fn svg(buffer: &Buffer) -> String {
                     CELL.1
                 );
             }
-            let words: String = run.iter().map(|(_, cell)| cell.symbol()).collect();
+            for same in run.chunk_by(|a, b| a.1.symbol() == b.1.symbol()) {
+                let Some((wide, high)) = block(same[0].1.symbol()) else { continue };
+                let cells = same.len() as f32;
+                // What ends within its cell stands alone.
+                let (width, height) = (CELL.0 * (cells - 1.0 + wide / 8.0), CELL.1 * high / 8.0);
+                let _ = writeln!(
+                    svg,
+                    "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" fill=\"{text}\"/>",
+                    MARGIN + f32::from(same[0].0) * CELL.0,
+                    top + CELL.1 - height
+                );
+            }
+            let is_block = |cell: &Cell| block(cell.symbol()).is_some();
+            let words: String =
+                run.iter().map(|(_, cell)| if is_block(cell) { " " } else { cell.symbol() }).collect();
             let shown = words.trim_end();
             if shown.trim().is_empty() {
                 continue;
@@ -111,7 +133,7 @@ fn picture(name: &str, size: (u16, u16), make: fn(&mut App), keys: &str) {
 
 #[test]
 fn pictures_are_what_the_screens_are() {
-    picture("loops", (110, 20), scene, "gj");
+    picture("loops", (120, 32), long_scene, "gjj");
     picture("detail", (124, 34), scene, "/disk↵g2");
     picture("timeline", (110, 24), scene, "3ghzzzzzzzzw");
     picture("stalls", (110, 22), scene, "4");

@@ -77,6 +77,9 @@ fn click(app: &mut App, at: Position) {
     }
     match app.screen {
         Screen::Loops if layout.headings.contains(at) => order(app, at.x),
+        Screen::Loops if view::preview_area(app).is_some_and(|area| area.contains(at)) => {
+            show(app, Screen::Detail);
+        }
         Screen::Loops if layout.rows.contains(at) => {
             let row = app.loops.top + usize::from(at.y - layout.rows.y);
             let key = app.table().nth(row).map(|row| row.key);

@@ -10,7 +10,10 @@ use super::{
     text::{joined, numbers_line, wrapped},
 };
 use crate::{
-    model::{Distribution, Stats, findings::Severity},
+    model::{
+        Distribution, Stats,
+        findings::{Finding, Severity},
+    },
     output::{
         json::syscall_name,
         numbers::{count, duration, percent, rate},
@@ -38,10 +41,10 @@ pub(super) fn lines(app: &App, width: u16) -> Vec<Line<'static>> {
         return vec![Line::styled(" no loop is selected: choose one in Loops (1)", app.theme.secondary)];
     };
     let mut all = title(app, inspected);
-    all.extend(findings(app, inspected, usize::from(width), |severity| severity > Severity::Info));
+    all.extend(findings(app, &inspected.findings, usize::from(width), |severity| severity > Severity::Info));
     if width >= TWO_COLUMNS {
         let right_width = usize::from(width - LEFT - GAP - 2);
-        let mut left = shares(app, inspected, usize::from(LEFT));
+        let mut left = shares(app, &inspected.recent, usize::from(LEFT));
         left.extend(diagram::lines(&inspected.recent, now(inspected), &app.theme));
         left.extend(recent(app, inspected, usize::from(LEFT)));
         let mut right = distributions(app, &inspected.total, right_width);
@@ -58,7 +61,7 @@ pub(super) fn lines(app: &App, width: u16) -> Vec<Line<'static>> {
         all.extend(notes(app, inspected, width));
     } else {
         let inner = usize::from(width.saturating_sub(2));
-        let mut rest = shares(app, inspected, inner);
+        let mut rest = shares(app, &inspected.recent, inner);
         if inner >= diagram::WIDTH {
             rest.extend(diagram::lines(&inspected.recent, now(inspected), &app.theme));
         }
@@ -78,7 +81,8 @@ pub(super) fn lines(app: &App, width: u16) -> Vec<Line<'static>> {
 
 /// What may be as it should be, at the end.
 fn notes(app: &App, inspected: &Inspected, width: u16) -> Vec<Line<'static>> {
-    let mut lines = findings(app, inspected, usize::from(width), |severity| severity == Severity::Info);
+    let mut lines =
+        findings(app, &inspected.findings, usize::from(width), |severity| severity == Severity::Info);
     if !lines.is_empty() {
         lines.insert(0, heading(app, " Worth knowing"));
     }
@@ -129,14 +133,14 @@ fn title(app: &App, inspected: &Inspected) -> Vec<Line<'static>> {
 }
 
 /// What is wrong with it since tracing began, and what to do about it; the worst first. Of the severities that are wanted.
-fn findings(
+pub(super) fn findings(
     app: &App,
-    inspected: &Inspected,
+    findings: &[Finding],
     width: usize,
     wanted: impl Fn(Severity) -> bool,
 ) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
-    for finding in inspected.findings.iter().filter(|finding| wanted(finding.severity)) {
+    for finding in findings.iter().filter(|finding| wanted(finding.severity)) {
         let style = app.theme.severity(finding.severity);
         let mut text = format!("{}: {}", finding.tag, finding.summary);
         if !finding.place.is_empty() {
@@ -157,8 +161,7 @@ fn findings(
 }
 
 /// A bar of the time per state, and its legend.
-fn shares(app: &App, inspected: &Inspected, width: usize) -> Vec<Line<'static>> {
-    let recent = &inspected.recent;
+pub(super) fn shares(app: &App, recent: &Stats, width: usize) -> Vec<Line<'static>> {
     let elapsed = recent.elapsed_ns().max(1) as f64;
     let parts: Vec<(State, f64)> =
         State::ALL.into_iter().map(|state| (state, recent.time_in(state) as f64 / elapsed)).collect();

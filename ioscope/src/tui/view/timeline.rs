@@ -20,7 +20,7 @@ use crate::{
         cells::step,
         rows::{Key, Row},
         state::{App, Screen, Wakeups},
-        theme::letter,
+        theme::{Theme, letter},
         tracks::{Segment, present, woken},
     },
 };
@@ -124,7 +124,14 @@ pub(super) fn draw(app: &App, buffer: &mut Buffer, size: Size) {
     if app.shown.lanes.is_empty() {
         let text =
             if app.filter.is_empty() { " no loop was seen yet" } else { " no loop has this text in it" };
-        buffer.set_line(parts.labels.x, parts.labels.y, &Line::styled(text, app.theme.secondary), size.width);
+        if !parts.labels.is_empty() {
+            buffer.set_line(
+                parts.labels.x,
+                parts.labels.y,
+                &Line::styled(text, app.theme.secondary),
+                size.width,
+            );
+        }
         return;
     }
     axis(app, &span, parts.axis, buffer);
@@ -307,11 +314,17 @@ fn look(app: &App, cell: &Cell) -> (&'static str, Style) {
     let states = [State::Running, State::Blocked, State::Ready, State::Polling];
     let most = states.into_iter().max_by_key(|state| at(*state)).unwrap_or(State::Running);
     let style = if cell.stall { theme.bad } else { theme.state(most) };
+    if cell.stall && (theme.colourless || most == State::Running && share >= 0.5) {
+        return ("!", style.add_modifier(Modifier::REVERSED));
+    }
+    symbol(theme, most, share, style)
+}
+
+/// How a cell shows that a loop was in this state for that part of it.
+pub(super) fn symbol(theme: &Theme, state: State, share: f64, style: Style) -> (&'static str, Style) {
     // The height says less than what it was; without colours nothing else says that.
     let has_letter = share >= 0.5 || theme.colourless;
-    match most {
-        _ if cell.stall && theme.colourless => ("!", style.add_modifier(Modifier::REVERSED)),
-        State::Running if cell.stall && has_letter => ("!", style.add_modifier(Modifier::REVERSED)),
+    match state {
         State::Ready if has_letter => ("Y", style.add_modifier(Modifier::REVERSED)),
         State::Blocked if has_letter => ("B", style.add_modifier(Modifier::REVERSED)),
         State::Polling if share >= 0.95 => ("▒", style),
