@@ -7,7 +7,13 @@ use super::{
     drawings::{draw, text},
     fixture::{MS, S, START, Thread, US, app, batch, crowd, press, scene, servers, steady, take},
 };
-use crate::tui::{App, Message, history::Moment, rows::Key, state::Screen, update, view};
+use crate::tui::{
+    App, Message,
+    history::Moment,
+    rows::{Key, Row},
+    state::Screen,
+    update, view,
+};
 
 const SIZE: (u16, u16) = (120, 40);
 
@@ -22,7 +28,7 @@ fn moments(app: &App) -> &[Moment] {
 
 /// The share of a state in percent.
 #[track_caller]
-fn is_about(moment: &Moment, state: State, percent: f64) {
+fn is_about(moment: Moment, state: State, percent: f64) {
     let share = moment.share(state) * 100.0;
     assert!((share - percent).abs() < 1.0, "{share} % {state:?} of {moment:?}, not {percent}");
 }
@@ -111,14 +117,14 @@ fn a_moment_has_the_share_of_each_state() {
         take(&mut app, batch(until, std::slice::from_ref(&thread)));
     }
     let [first, second, third, fourth] = moments(&app) else { panic!("{:?}", moments(&app)) };
-    for moment in [first, second, fourth] {
+    for moment in [*first, *second, *fourth] {
         is_about(moment, State::Running, 30.0);
         is_about(moment, State::Blocked, 0.0);
         is_about(moment, State::Waiting, 68.8);
         assert!((moment.busy() - 0.312).abs() < 0.01 && !moment.stalled, "{moment:?}");
     }
-    is_about(third, State::Blocked, 24.0);
-    is_about(third, State::Running, 0.75 * 30.0);
+    is_about(*third, State::Blocked, 24.0);
+    is_about(*third, State::Running, 0.75 * 30.0);
     assert!(third.stalled);
 }
 
@@ -134,21 +140,25 @@ fn a_moment_is_a_second_however_seldom_the_screen_is_made_anew() {
         lengths.push(moments(&app).len());
     }
     assert_eq!(lengths, [0, 10, 10, 11, 12, 120]);
-    moments(&app).iter().for_each(|moment| is_about(moment, State::Running, 50.0));
+    for moment in moments(&app) {
+        is_about(*moment, State::Running, 50.0);
+    }
 }
 
 #[test]
 fn that_of_a_process_is_the_mean_of_its_loops() {
     let mut app = app(true, SIZE);
     servers(&mut app);
-    let good = app.table().position(|row| row.is_process()).expect("two loops have a process");
+    let good = app.table().position(Row::is_process).expect("two loops have a process");
     for _ in 0..=good {
         press(&mut app, KeyCode::Down);
     }
     assert_eq!(previewed(&app), Some("good"));
     let preview = app.shown.preview.as_ref().expect("there is one");
     // 12 % and 14 %, each with 10 µs READY and 2 µs POLLING a millisecond.
-    preview.moments.iter().for_each(|moment| is_about(moment, State::Running, 13.0));
+    for moment in &preview.moments {
+        is_about(*moment, State::Running, 13.0);
+    }
     assert!((preview.stats.utilisation() - 0.142).abs() < 0.002, "{}", preview.stats.utilisation());
     let each = preview.stats.loop_duration.quantile(1.0);
     assert!((130 * US..160 * US).contains(&each), "{each}");
