@@ -41,7 +41,7 @@ pub(super) fn lines(app: &App, width: u16) -> Vec<Line<'static>> {
         return vec![Line::styled(" no loop is selected: choose one in Loops (1)", app.theme.secondary)];
     };
     let mut all = title(app, inspected);
-    all.extend(findings(app, &inspected.findings, usize::from(width), |severity| severity > Severity::Info));
+    all.extend(findings(app, inspected, width, |severity| severity > Severity::Info));
     if width >= TWO_COLUMNS {
         let right_width = usize::from(width - LEFT - GAP - 2);
         let mut left = shares(app, &inspected.recent, usize::from(LEFT));
@@ -81,12 +81,22 @@ pub(super) fn lines(app: &App, width: u16) -> Vec<Line<'static>> {
 
 /// What may be as it should be, at the end.
 fn notes(app: &App, inspected: &Inspected, width: u16) -> Vec<Line<'static>> {
-    let mut lines =
-        findings(app, &inspected.findings, usize::from(width), |severity| severity == Severity::Info);
+    let mut lines = findings(app, inspected, width, |severity| severity == Severity::Info);
     if !lines.is_empty() {
         lines.insert(0, heading(app, " Worth knowing"));
     }
     lines
+}
+
+/// Those of the severities that are wanted, the worst first.
+fn findings(
+    app: &App,
+    inspected: &Inspected,
+    width: u16,
+    wanted: impl Fn(Severity) -> bool,
+) -> Vec<Line<'static>> {
+    let findings = inspected.findings.iter().filter(|finding| wanted(finding.severity));
+    findings.flat_map(|one| finding(app, one, usize::from(width), usize::MAX)).collect()
 }
 
 fn now(inspected: &Inspected) -> Option<State> {
@@ -132,31 +142,22 @@ fn title(app: &App, inspected: &Inspected) -> Vec<Line<'static>> {
     vec![who, does]
 }
 
-/// What is wrong with it since tracing began, and what to do about it; the worst first. Of the severities that are wanted.
-pub(super) fn findings(
-    app: &App,
-    findings: &[Finding],
-    width: usize,
-    wanted: impl Fn(Severity) -> bool,
-) -> Vec<Line<'static>> {
-    let mut lines = Vec::new();
-    for finding in findings.iter().filter(|finding| wanted(finding.severity)) {
-        let style = app.theme.severity(finding.severity);
-        let mut text = format!("{}: {}", finding.tag, finding.summary);
-        if !finding.place.is_empty() {
-            text = format!("{text}, in {}", finding.place.join(" ← "));
-        }
-        let mark = severity_mark(finding.severity);
-        let summary = wrapped(&text, width.saturating_sub(4)).into_iter().enumerate();
-        lines.extend(summary.map(|(at, text)| {
-            Line::styled(format!(" {:>2} {text}", if at == 0 { mark } else { "" }), style)
-        }));
-        lines.extend(
-            wrapped(&format!("→ {}", finding.advice), width.saturating_sub(4))
-                .into_iter()
-                .map(|text| Line::styled(format!("    {text}"), app.theme.secondary)),
-        );
+/// What is wrong with it since tracing began and what to do about it, with so many functions of where at most.
+pub(super) fn finding(app: &App, finding: &Finding, width: usize, functions: usize) -> Vec<Line<'static>> {
+    let style = app.theme.severity(finding.severity);
+    let mut text = format!("{}: {}", finding.tag, finding.summary);
+    if !finding.place.is_empty() {
+        let place: Vec<&str> = finding.place.iter().take(functions).map(|function| &**function).collect();
+        let more = if finding.place.len() > functions { " ← …" } else { "" };
+        text = format!("{text}, in {}{more}", place.join(" ← "));
     }
+    let mark = severity_mark(finding.severity);
+    let summary = wrapped(&text, width.saturating_sub(4)).into_iter().enumerate();
+    let mut lines: Vec<Line<'static>> = summary
+        .map(|(at, text)| Line::styled(format!(" {:>2} {text}", if at == 0 { mark } else { "" }), style))
+        .collect();
+    let advice = wrapped(&format!("→ {}", finding.advice), width.saturating_sub(4)).into_iter();
+    lines.extend(advice.map(|text| Line::styled(format!("    {text}"), app.theme.secondary)));
     lines
 }
 
@@ -236,7 +237,7 @@ fn latency_split(app: &App, total: &Stats, width: usize) -> Line<'static> {
         let text = if known == 0 {
             " run-queue delays unknown".to_owned()
         } else {
-            format!(" run-queue delay p99 {p99}, of {} that are known", count(known))
+            format!(" run-queue delay p99 {p99} ({} known)", count(known))
         };
         return Line::styled(text, app.theme.secondary);
     }

@@ -37,6 +37,8 @@ const AXIS: usize = 2;
 const LEAST_CHART: usize = 4;
 /// So much of what is wrong has room before the distributions have.
 const LEAST_WRONG: usize = 2;
+/// So many functions tell where something is.
+const FUNCTIONS: usize = 2;
 /// Seconds between two moments that are named.
 const TICK: usize = 30;
 /// What the columns of the chart are made of, from the foot.
@@ -177,7 +179,9 @@ fn numbers(app: &App, preview: &Preview, width: usize, room: usize) -> Vec<Line<
         // The chart is made of bars already.
         lines.remove(0);
     }
-    let mut wrong = detail::findings(app, &preview.findings, width, |_| true);
+    let findings = preview.findings.iter();
+    let mut wrong: Vec<Line<'static>> =
+        findings.flat_map(|finding| detail::finding(app, finding, width, FUNCTIONS)).collect();
     if wrong.is_empty() {
         wrong.push(Line::styled("no findings", app.theme.secondary));
     }
