@@ -15,6 +15,7 @@ use crate::{
     output::numbers::duration,
     tui::{
         bindings::Action,
+        cells::step,
         history::{MOMENTS, Moment},
         shown::Preview,
         state::{App, Screen},
@@ -33,8 +34,9 @@ const GAP: u16 = 2;
 const SCALE: usize = 6;
 /// Rows below it: the axis, and its moments.
 const AXIS: usize = 2;
-/// A chart of fewer rows is no chart.
-const LEAST_CHART: usize = 4;
+/// A chart of fewer rows is no chart; from a height of the whole on, it has more.
+const LEAST_CHART: usize = 3;
+const GOOD_CHART: (usize, usize) = (10, 5);
 /// So much of what is wrong has room before the distributions have.
 const LEAST_WRONG: usize = 2;
 /// So many functions tell where something is.
@@ -70,7 +72,9 @@ pub(super) fn draw(app: &App, buffer: &mut Buffer) {
         put(&chart(app, &preview.moments, left), left, buffer);
         put(&numbers(app, preview, usize::from(right.width), usize::from(right.height)), right, buffer);
     } else {
-        let room = usize::from(body.height).saturating_sub(LEAST_CHART + AXIS);
+        let height = usize::from(body.height);
+        let of_chart = if height < GOOD_CHART.0 { LEAST_CHART } else { GOOD_CHART.1 };
+        let room = height.saturating_sub(of_chart + AXIS);
         let lines = numbers(app, preview, usize::from(body.width), room);
         let above = u16::try_from(lines.len()).unwrap_or(0);
         let below = Rect { y: body.y + above, height: body.height - above, ..body };
@@ -152,7 +156,7 @@ fn chart(app: &App, moments: &[Moment], area: Rect) -> Vec<Line<'static>> {
     canvas.lines()
 }
 
-/// The cell so high above the foot, of so many; none where it was idle.
+/// The cell so high above the foot, of so many; none above what was done. That it was idle is a line at the foot.
 fn cell(app: &App, moment: Moment, at: usize, of: usize) -> Option<(&'static str, Style)> {
     let band = 1.0 / of as f64;
     let (low, high) = (at as f64 * band, (at + 1) as f64 * band);
@@ -164,8 +168,13 @@ fn cell(app: &App, moment: Moment, at: usize, of: usize) -> Option<(&'static str
         (state, inside)
     });
     let filled: f64 = parts.iter().map(|(_, part)| part).sum();
-    // Less than a sixteenth of a cell above others is but a rounding; at the foot it is all that there is.
-    if filled <= 0.0 || at > 0 && filled < 1.0 / 16.0 {
+    if at == 0 && filled <= 0.0 {
+        let idle = [State::Waiting, State::Parked].map(|state| (state, moment.share(state)));
+        let (most, _) = idle.into_iter().max_by(|a, b| a.1.total_cmp(&b.1))?;
+        return Some((step(0.0), app.theme.state(most)));
+    }
+    // Less than a sixteenth of a cell above others is but a rounding.
+    if at > 0 && filled < 1.0 / 16.0 {
         return None;
     }
     let (most, _) = parts.into_iter().max_by(|a, b| a.1.total_cmp(&b.1))?;
@@ -175,7 +184,7 @@ fn cell(app: &App, moment: Moment, at: usize, of: usize) -> Option<(&'static str
 /// The share of each state, the distributions and what is wrong, in so many rows at most.
 fn numbers(app: &App, preview: &Preview, width: usize, room: usize) -> Vec<Line<'static>> {
     let mut lines = detail::shares(app, &preview.stats, width);
-    if room < lines.len() {
+    if room <= lines.len() {
         // The chart is made of bars already.
         lines.remove(0);
     }
