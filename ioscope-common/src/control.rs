@@ -52,6 +52,9 @@ pub struct Drops {
     pub skipped_runs: u64,
     /// Captures of stacks that found no place in their ring buffer.
     pub captures_full: u64,
+    /// Of threads that were found asleep in a wait call, those that found no place in the map of loops. One program
+    /// finds them, where a wait call may be seen by several; the collector makes them part of `loops_full`.
+    pub sleepers_full: u64,
 }
 
 /// Whether an entry of the map of loops is in use.

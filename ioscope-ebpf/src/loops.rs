@@ -95,7 +95,11 @@ impl LoopRef {
             return None;
         };
         let Ok(Some(slot)) = FREE.pop() else {
-            count_drop!(loops_full);
+            if asleep_in.is_some() {
+                count_drop!(sleepers_full);
+            } else {
+                count_drop!(loops_full);
+            }
             diagnostics::loops_full(pid);
             return None;
         };

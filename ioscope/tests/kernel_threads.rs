@@ -124,6 +124,22 @@ fn twenty_thousand_threads() {
     helper.end();
 }
 
+/// However many programs see a wait call, each thread that is found asleep without room is counted once.
+#[test]
+fn sleepers_without_room() {
+    let spec = Spec {
+        start: Start::BeforeGo,
+        iterations: Some(1),
+        threads: 8,
+        ..Spec::new(WaitCall::Ppoll, Pattern::AlwaysReady)
+    };
+    let worker = Worker::of(&[spec]);
+    let Some(mut tracer) = Tracer::start(&Plan { capacity: 3, ..plan(&[worker.id()]) }) else { return };
+    let batch = tracer.take_raw();
+    assert_eq!((batch.samples.len(), batch.drops.loops_full), (3, 5), "{:?}", batch.drops);
+    worker.signal(Signal::KILL);
+}
+
 /// A loop that is killed in its wait call was waiting to the end.
 #[test]
 fn killed_in_a_wait_call() {

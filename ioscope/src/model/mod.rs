@@ -100,6 +100,7 @@ impl Model {
                 compat_calls: 0,
                 skipped_runs: 0,
                 captures_full: 0,
+                sleepers_full: 0,
             },
             cost: Cost { bpf_ns: None, collector_cpu_ns: 0 },
             loops: BTreeMap::new(),

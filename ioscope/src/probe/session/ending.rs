@@ -44,6 +44,7 @@ impl Session {
     /// All but the runs that were left out.
     fn count_drops(&self) -> Result<Drops, ProbeError> {
         let mut total = Drops::default();
+        let mut sleepers_full = 0;
         for AsPod(cpu) in self.drops.get(&0, 0)?.iter() {
             total.ring_full += cpu.ring_full;
             total.loops_full += cpu.loops_full;
@@ -51,12 +52,14 @@ impl Session {
             total.out_of_directory += cpu.out_of_directory;
             total.compat_calls += cpu.compat_calls;
             total.captures_full += cpu.captures_full;
+            sleepers_full += cpu.sleepers_full;
         }
         // What has no loop has nothing to tell the other programs of a hook that one of them was there: all count it.
         let programs = self.programs_that_see(WAIT_CALLS);
         for count in [&mut total.loops_full, &mut total.out_of_directory, &mut total.compat_calls] {
             *count = count.div_ceil(programs);
         }
+        total.loops_full += sleepers_full;
         total.targets_full = total.targets_full.div_ceil(self.programs_that_see(FORKS));
         Ok(total)
     }

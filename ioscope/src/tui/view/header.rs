@@ -160,8 +160,10 @@ fn total(drops: &Drops) -> u64 {
         compat_calls,
         skipped_runs,
         captures_full,
+        sleepers_full,
     } = drops;
-    ring_full + loops_full + targets_full + out_of_directory + compat_calls + skipped_runs + captures_full
+    let no_room = ring_full + loops_full + sleepers_full + targets_full + out_of_directory + captures_full;
+    no_room + compat_calls + skipped_runs
 }
 
 /// What is wrong now, the worst first: a stall that goes on, what was dropped, what was found to be wrong since tracing
