@@ -25,7 +25,7 @@ use support::ioscope::{IOSCOPE, Tracing, Worker, can_trace, documents, run, say}
 
 const US: u64 = 1_000;
 const MS: u64 = 1_000 * US;
-/// From here on a finding calls a sleep long.
+/// From here on a finding calls a slice or a sleep long.
 const LONG_NS: u64 = 10 * MS;
 
 /// One at a time: there are not many CPUs.
@@ -107,13 +107,17 @@ fn prove(tag: &str, severity: &str, fault: Spec, twin: Spec) -> Option<(Value, V
     let found = finding(&report, tag, "fault").unwrap_or_else(|| panic!("no {tag}: {report:#}"));
     assert!(is_at_least(found, severity), "{found:#}");
     assert_eq!(found["comm"].as_str().map(|comm| comm.starts_with("fault")), Some(true), "{found:#}");
-    // Where the machine itself made the twin sleep for long, by the twin's own clock, it rightly has it.
-    let slept =
-        own.threads.iter().filter(|thread| thread.comm == "twin").flat_map(|twin| twin.blocked.values());
-    let disturbed = tag == "blocking-call" && slept.map(|total| total.max_ns).max() >= Some(LONG_NS);
+    // Where the machine itself made a slice of the twin long, by the twin's own clock, it rightly has it.
+    let twin = own.threads.iter().filter(|thread| thread.comm == "twin");
+    let longest = twin.map(|twin| twin.loop_duration.max_ns).max();
+    let is_of_slices = ["blocking-call", "cpu-bound-callback"].contains(&tag);
+    let disturbed = is_of_slices && longest >= Some(LONG_NS);
     let twins = finding(&report, tag, "twin");
     assert!(disturbed || twins.is_none(), "the twin has it too: {report:#}");
-    assert_eq!(code, Some(if is_at_least(found, "warn") { 3 } else { 0 }), "{report:#}");
+    // On a busy machine there may be others.
+    let findings = report["findings"].as_array().expect("an array");
+    let is_bad = findings.iter().any(|finding| is_at_least(finding, "warn"));
+    assert_eq!(code, Some(if is_bad { 3 } else { 0 }), "{report:#}");
     for text in ["summary", "advice"] {
         assert!(found[text].as_str().is_some_and(|text| !text.is_empty()), "{found:#}");
     }

@@ -25,6 +25,9 @@ const LOAD_LASTS: Duration = Duration::from_secs(2);
 /// More requests than any load has: the programs that exit after so many do not.
 const ENOUGH: usize = 1_000_000_000;
 
+/// So often a program is looked at until nothing is wrong with it.
+const LOOKS: u32 = 3;
+
 /// A machine whose CPUs do other work for so much of their time is busy with that.
 const BUSY_SHARE: f64 = 0.10;
 /// What that explains: a lock whose holder has no CPU is held for long, too.
@@ -78,7 +81,19 @@ fn is_healthy(program: Program) {
     let mut client = Client::connect(load, server.port).expect("it accepts");
     // A program that is compiled as it runs has done so.
     client.run_at_once().expect("it answers");
-    let pids = server.pids();
+    // A machine that is itself a guest has hiccups that nobody counts: what is the program's own comes again.
+    for left in (0..LOOKS).rev() {
+        let unexplained = what_is_wrong(&name, &server.pids(), &mut client);
+        if unexplained.is_empty() {
+            return;
+        }
+        assert!(left > 0, "{name}: {unexplained:#?}");
+        say(&format!("{name} is looked at once more: {unexplained:?}"));
+    }
+}
+
+/// What ioscope finds wrong with a server under load, unless it is that the machine is busy.
+fn what_is_wrong(name: &str, pids: &[u32], client: &mut Client) -> Vec<Value> {
     let list = pids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
     let mut command = Command::new(IOSCOPE);
     command.args(["stat", "--json", "--pid", &list]);
@@ -108,10 +123,9 @@ fn is_healthy(program: Program) {
     let busy = others >= BUSY_SHARE;
     say(&format!("{name}: {requests} requests, others had {:.1} % of the machine; {told:?}", others * 100.0));
     let bad = findings.iter().filter(|finding| finding["severity"] != "info");
-    let unexplained: Vec<_> = bad
-        .filter(|finding| !busy || !OF_BUSY_MACHINES.contains(&finding["tag"].as_str().unwrap_or_default()))
-        .collect();
-    assert!(unexplained.is_empty(), "{name}: {unexplained:#?}");
+    bad.filter(|finding| !busy || !OF_BUSY_MACHINES.contains(&finding["tag"].as_str().unwrap_or_default()))
+        .cloned()
+        .collect()
 }
 
 fn sum(report: &Value, key: &str) -> u64 {

@@ -90,10 +90,11 @@ fn a_spin_is_on_top_of_both_files() {
     assert!(text(&traced.stdout).contains("stall of"), "the summary is there, too");
     let content = std::fs::read_to_string(folded_path).expect("it was written");
     let lines = folded(&content);
-    let spinning = share(&lines, |stack| {
-        stack.iter().rev().take(2).any(|function| function.contains("demo_parse_large_json"))
-    });
-    assert!(spinning >= 0.9, "{spinning}: {content}");
+    // It looks at its thread's clock now and then, which is a system call, and takes longer where others want the CPU.
+    let spins = |function: &&str| function.contains("demo_parse_large_json");
+    let spinning = share(&lines, |stack| stack.iter().any(spins));
+    let on_top = share(&lines, |stack| stack.iter().rev().take(2).any(spins));
+    assert!(spinning >= 0.95 && on_top >= 0.6, "{spinning}, {on_top}: {content}");
     // Below the name of its loop's thread, which each stack begins with.
     let names: std::collections::BTreeSet<_> = lines.iter().map(|line| line.0[0]).collect();
     assert_eq!(names.len(), 1, "{names:?}");
