@@ -339,7 +339,9 @@ fn a_competitor_for_the_cpu_makes_a_loop_ready() {
             let running = near("RUNNING", contended.time(State::Running), busy);
             // Whether a woken thread waits for the competitor is the scheduler's choice: the delays are told,
             // not judged.
-            if after > before + busy / 4 && running.is_ok() {
+            // Where others compete with it anyway, it makes no difference that is sure.
+            let least = if before > busy / 4 { busy / 4 } else { before + busy / 4 };
+            if after > least && running.is_ok() {
                 break;
             }
             assert!(

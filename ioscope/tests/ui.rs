@@ -356,7 +356,9 @@ fn a_copied_row_arrives_at_the_terminals_clipboard() {
     }
     let worker = Worker::start();
     let mut terminal = watch(&worker);
-    terminal.type_in("/stalling\rg");
+    terminal.type_in("/stalling\r");
+    terminal.wait_for("1 of ");
+    terminal.type_in("g");
     terminal.wait_for("1/1");
     terminal.type_in("y");
     terminal.wait_for("OSC 52");

@@ -66,6 +66,30 @@ fn a_thread_whose_switch_was_not_seen_has_its_cpu_from_its_wakeup_on() {
 }
 
 #[test]
+fn a_thread_that_is_preempted_had_a_cpu_though_the_switch_was_not_seen() {
+    let mut story = Outcome::new();
+    story.enters(1_000, EPOLL);
+    story.returns(1_100, 1);
+    let out = |asleep, syscall| Transition::SwitchOut {
+        asleep,
+        syscall,
+        futex: false,
+        argument: 0,
+        throttled: false,
+    };
+    story.step(out(true, FSYNC), 1_200);
+    let wake = Wake { at: 1_500, waker: 42, context: 1 };
+    assert!(story.machine.is_off_cpu());
+    story.step(Transition::SwitchInUnseen { wake, shared: false }, 1_900);
+    story.step(out(false, -1), 1_900);
+    story.step(Transition::SwitchIn { wake, shared: false }, 2_000);
+    story.enters(2_100, EPOLL);
+    // BLOCKED until the wakeup, RUNNING until it was preempted, READY until it went on.
+    assert_eq!(story.times(), [0, 100, 100, 600, 300, 0]);
+    assert_eq!((story.last().blocked_ns, story.machine.counters.unseen), (300, 1));
+}
+
+#[test]
 fn a_sleep_in_a_slice_ends_with_its_wakeup_though_the_switch_was_not_seen() {
     let mut story = Outcome::new();
     story.enters(1_000, EPOLL);
