@@ -16,11 +16,11 @@ fn enabled() -> bool {
     level_enabled(Level::Warn)
 }
 
-/// Whether a drop, which has been counted, was the first on this CPU.
+/// Whether a drop, which has been counted as one of these, was the first on this CPU.
 macro_rules! is_first {
-    ($field:ident) => {
+    ($($field:ident),+) => {
         // SAFETY: the pointer is this CPU's entry, which lives as long as the map.
-        DROPS.get_ptr(0).is_some_and(|drops| unsafe { (*drops).$field } == 1)
+        DROPS.get_ptr(0).is_some_and(|drops| unsafe { 0 $(+ (*drops).$field)+ } == 1)
     };
 }
 
@@ -40,7 +40,7 @@ fn say_impossible(tid: u32) {
 /// There is no room for a thread's loop.
 #[inline(always)]
 pub(crate) fn loops_full(kernel_tid: u32) {
-    if enabled() && is_first!(loops_full) {
+    if enabled() && is_first!(loops_full, sleepers_full) {
         say_loops_full(kernel_tid);
     }
 }

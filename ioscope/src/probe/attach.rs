@@ -76,6 +76,34 @@ macro_rules! attach_copies {
 }
 
 impl Kernel<'_> {
+    /// Loads the programs of these hooks, of those that are tracepoints, side by side: to verify them is most of what a start
+    /// takes, and the kernel does not mind (`kernel/bpf/verifier.c`, `bpf_check`: the lock is for the unprivileged). What
+    /// cannot be loaded is tried again, and told of, where it is attached.
+    pub(super) fn load_ahead(&self, ebpf: &mut Ebpf, hooks: impl IntoIterator<Item = &'static Hook>) {
+        let is_alone = |hook: &&Hook| hook.kind == HookKind::Tracepoint && !self.has_stand_ins(hook);
+        let hooks: Vec<&'static Hook> = hooks.into_iter().filter(is_alone).collect();
+        if hooks.len() < 2 {
+            return;
+        }
+        let programs = ebpf.programs_mut().filter_map(|(name, program)| match program {
+            Program::BtfTracePoint(program) if program.fd().is_err() => {
+                Some((*hooks.iter().find(|hook| hook.program == name)?, program))
+            }
+            _ => None,
+        });
+        thread::scope(|scope| {
+            let load = |(hook, program): (&'static Hook, &mut BtfTracePoint)| {
+                program.load(hook.name, self.program_btf)
+            };
+            let loading: Vec<_> = programs
+                .filter_map(|one| thread::Builder::new().spawn_scoped(scope, move || load(one)).ok())
+                .collect();
+            for thread in loading {
+                let _ = thread.join();
+            }
+        });
+    }
+
     /// Goes the first way that works.
     ///
     /// # Errors
@@ -115,6 +143,7 @@ impl Kernel<'_> {
         stand_ins: &mut Vec<StandIn>,
         way: &'static Way,
     ) -> Result<Programs, Refusal> {
+        self.load_ahead(ebpf, way.hooks);
         let mut programs = Vec::with_capacity(way.hooks.len());
         for hook in way.hooks {
             if self.lacks_wait_call(hook) {
@@ -132,9 +161,8 @@ impl Kernel<'_> {
 
     /// Loads the programs that a way's hooks go on to, and tells the hooks where they are.
     ///
-    /// To verify them is most of what a start takes, and is done side by side: the kernel does not mind
-    /// (`kernel/bpf/verifier.c`, `bpf_check`: the lock is for the unprivileged). It wants one of them for each signature
-    /// that the hooked functions have (`kernel/bpf/core.c`, `__bpf_prog_map_compatible`).
+    /// Side by side, as in [`Self::load_ahead`]. The kernel wants one of them for each signature that the hooked functions
+    /// have (`kernel/bpf/core.c`, `__bpf_prog_map_compatible`).
     fn load_bodies(&self, ebpf: &mut Ebpf, way: &'static Way) -> Result<Programs, Refusal> {
         let mut wanted: BTreeMap<&'static str, Callers> = BTreeMap::new();
         for hook in way.hooks {
@@ -209,21 +237,25 @@ impl Kernel<'_> {
         hook: &'static Hook,
     ) -> Result<Option<u32>, ProgramError> {
         // One program in the object makes all copies, and is the hook's own in the end.
-        if hook.never_missed {
-            self.attach_stand_ins(ebpf, stand_ins, hook)?;
-        }
+        self.attach_stand_ins(ebpf, stand_ins, hook)?;
         self.attach(ebpf, hook)
     }
 
-    /// Attaches what stands in for a hook's program, if the kernel may leave it out.
+    /// Whether the kernel may leave out a hook's program, and none of its runs may be missed.
+    const fn has_stand_ins(&self, hook: &Hook) -> bool {
+        let LeftOut { at_functions, at_tracepoints } = self.left_out;
+        hook.never_missed
+            && if matches!(hook.kind, HookKind::Tracepoint) { at_tracepoints } else { at_functions }
+    }
+
+    /// Attaches what stands in for a hook's program, if that has such.
     fn attach_stand_ins(
         &self,
         ebpf: &mut Ebpf,
         stand_ins: &mut Vec<StandIn>,
         hook: &'static Hook,
     ) -> Result<(), ProgramError> {
-        let LeftOut { at_functions, at_tracepoints } = self.left_out;
-        if !(if hook.kind == HookKind::Tracepoint { at_tracepoints } else { at_functions }) {
+        if !self.has_stand_ins(hook) {
             return Ok(());
         }
         let program = ebpf.program_mut(hook.program).ok_or(ProgramError::NotLoaded)?;
@@ -252,7 +284,9 @@ impl Kernel<'_> {
         match hook.kind {
             HookKind::Tracepoint => {
                 let program: &mut BtfTracePoint = program.try_into()?;
-                program.load(hook.name, self.program_btf)?;
+                if program.fd().is_err() {
+                    program.load(hook.name, self.program_btf)?;
+                }
                 program.attach()?;
             }
             HookKind::Function | HookKind::SyscallEntry => {

@@ -227,6 +227,13 @@ impl Session {
             (job.name != SLICE_SYSCALLS || plan.syscalls)
                 && (job.required || !plan.without.iter().any(|name| name == job.name))
         };
+        // Where there are several ways, the first may do.
+        let sole_way = |job: &'static Job| {
+            let mut ways = job.ways.iter().filter(|way| plan.hooks.allows(job, way));
+            ways.next().filter(|_| ways.next().is_none())
+        };
+        let ways = JOBS.iter().filter(is_wanted).filter_map(sole_way);
+        kernel.load_ahead(ebpf, ways.flat_map(|way| way.hooks));
         for job in JOBS.iter().filter(is_wanted) {
             if job.name == LOOPS_ASLEEP && self.way() == FENTRY {
                 // Should it fail, these loops show from their next wait call on.
