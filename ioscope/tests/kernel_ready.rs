@@ -187,11 +187,21 @@ fn an_epoll_instance_in_an_epoll_instance_becomes_ready() {
 #[test]
 fn a_sleeping_loop_is_as_late_as_its_wakeup() {
     let is_told = by(EPOLL_READINESS, &["fentry", "tracepoint"]);
-    let Some((model, _)) = run("asleep_on_a_socket", is_told) else { return };
-    let stats = &model.stats;
-    assert_eq!(stats.ready_delay.count(), TURNS, "{}", brief(&model));
-    assert_eq!(stats.wakeup_latency.count(), TURNS, "{}", brief(&model));
-    assert!((stats.ready_delay.mean() - stats.wakeup_latency.mean()).abs() < 1.0, "{}", brief(&model));
+    for last in 1..=TRIES {
+        let Some((model, _)) = run("asleep_on_a_socket", &is_told) else { return };
+        let stats = &model.stats;
+        assert_eq!(stats.ready_delay.count(), TURNS, "{}", brief(&model));
+        // Where all takes long, an event may be there before the loop sleeps.
+        if stats.wakeup_latency.count() == TURNS {
+            assert!(
+                (stats.ready_delay.mean() - stats.wakeup_latency.mean()).abs() < 1.0,
+                "{}",
+                brief(&model)
+            );
+            return;
+        }
+        assert!(last < TRIES, "it was not asleep each time: {}", brief(&model));
+    }
 }
 
 /// A file that stays ready because it is not read is reported again and again, and nothing new has become ready.
