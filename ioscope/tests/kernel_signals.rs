@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use ioscope::demo::{Pattern, Spec};
-use ioscope::model::LoopModel;
+use ioscope::model::{LoopId, LoopModel};
 use ioscope_common::{STOPPED, State, WaitCall};
 use rustix::process::Signal;
 
@@ -16,7 +16,15 @@ use support::tracer::Tracer;
 use support::worker::{Worker, calls};
 
 const STOPS: u64 = 3;
-const STOPPED_FOR: Duration = Duration::from_millis(40);
+const STOPPED_FOR: Duration = Duration::from_millis(200);
+
+/// Takes batches until all of these loops are so; a moment after that.
+fn once(tracer: &mut Tracer, loops: &[LoopId], is_so: impl Fn(&LoopModel) -> bool) -> u64 {
+    tracer.take_until(|model| loops.iter().all(|id| model.get(*id).is_some_and(&is_so)));
+    // A batch's time is from before its copies are made.
+    tracer.take();
+    tracer.model.now()
+}
 
 /// Which calls the kernel goes on with: `poll` by `restart_syscall`, the others by entering them again.
 fn goes_on(call: WaitCall) -> bool {
@@ -31,7 +39,7 @@ fn a_stop_and_a_continue() {
     let specs: Vec<Spec> = calls()
         .filter(|call| kernel::can(*call, Pattern::Expire))
         .map(|call| Spec {
-            timeout_ns: Some(1_500_000_000),
+            timeout_ns: Some(4_000_000_000),
             iterations: Some(if goes_on(call) { 1 } else { STOPS }),
             ..Spec::new(call, Pattern::Expire)
         })
@@ -39,13 +47,23 @@ fn a_stop_and_a_continue() {
     let mut worker = Worker::of(&specs);
     let Some(mut tracer) = Tracer::of(&[worker.id()]) else { return };
     worker.say().expect("the worker listens");
+    let waits = |model: &LoopModel| model.present.state == State::Waiting;
+    tracer.take_until(|model| model.loops().filter(|model| waits(model)).count() == specs.len());
+    // One that is stopped in its first wait call is not among them meanwhile.
+    let loops: Vec<LoopId> = tracer.model.loops().map(|model| model.id).collect();
+    let is_stopped =
+        |model: &LoopModel| model.present.state == State::Blocked && model.present.syscall == Some(STOPPED);
+    let (mut least, mut most) = (0, 0);
     for _ in 0..STOPS {
-        let waits = |model: &LoopModel| model.present.state == State::Waiting;
-        tracer.take_until(|model| model.loops().filter(|model| waits(model)).count() == specs.len());
+        let before = once(&mut tracer, &loops, waits);
         worker.signal(Signal::STOP);
+        // A thread stops when it gets to it.
+        let stopped = once(&mut tracer, &loops, is_stopped);
         std::thread::sleep(STOPPED_FOR);
         tracer.take();
+        least += tracer.model.now() - stopped;
         worker.signal(Signal::CONT);
+        most += once(&mut tracer, &loops, |model| !is_stopped(model)) - before;
     }
     let report = worker.report().expect("the worker reports");
     tracer.finish();
@@ -65,15 +83,8 @@ fn a_stop_and_a_continue() {
         // It was no wait, and no work either.
         let stopped = model.stats.blockers.iter().find(|blocker| blocker.syscall == STOPPED);
         let stopped = stopped.unwrap_or_else(|| panic!("never stopped: {}", brief(model)));
-        let least = STOPPED_FOR.as_nanos() * u128::from(STOPS);
         assert_eq!(stopped.count, STOPS, "{}", brief(model));
-        // A thread stops when it gets to it: it may have to wait for a CPU or a lock; where others take the CPU from the
-        // whole machine, it seems to run meanwhile.
-        let mut other = model.stats.time_in(State::Ready) + model.stats.time_in(State::Blocked);
-        if kernel::is_emulated() {
-            other += model.stats.time_in(State::Running);
-        }
-        assert!(u128::from(other) >= least * 98 / 100, "{}", brief(model));
+        assert!((least..=most).contains(&stopped.total_ns), "{least} to {most}: {}", brief(model));
         assert!(model.stats.time_in(State::Blocked) >= stopped.total_ns, "{}", brief(model));
     }
     worker.end().expect("the worker ends");
@@ -105,10 +116,11 @@ fn a_handler_after_a_stop() {
         let model = tracer.by_tid(tid).unwrap_or_else(|| panic!("no loop {tid}"));
         let counters = &model.stats.counters;
         // A signal that comes when the kernel has decided to enter the call again, and has not, makes two of one: a moment
-        // on a real machine, and not so short on an emulated one.
+        // on a real machine, where it hardly happens, and not so short on an emulated one.
         let twice = model.stats.iterations().checked_sub(thread.iterations);
         let twice = twice.unwrap_or_else(|| panic!("calls are missing: {}", brief(model)));
-        assert!(twice <= if kernel::is_emulated() { counters.restarts } else { 0 }, "{}", brief(model));
+        let most = if kernel::is_emulated() { counters.restarts } else { counters.restarts.min(2) };
+        assert!(twice <= most, "{}", brief(model));
         assert_eq!(counters.interrupted, thread.interrupted + twice, "{}", brief(model));
         assert_eq!(thread.interrupted, thread.iterations, "{}", brief(model));
     }
