@@ -19,9 +19,9 @@ use super::{
 };
 
 /// A machine that says nothing for so long hangs: longer than a step may take.
-const SILENCE: Duration = Duration::from_mins(7);
+const SILENCE: Duration = Duration::from_mins(17);
 /// However much it says.
-const LIFE: Duration = Duration::from_mins(25);
+const LIFE: Duration = Duration::from_hours(1);
 
 /// What a machine is made of.
 pub(super) struct Plan<'a> {
