@@ -147,11 +147,13 @@ fn sleeping(work: Work, iterations: u64) {
         assert_eq!(both.time(State::Parked), 0, "{}", brief(&both.model));
         let all: u64 = both.model.stats.blockers.iter().map(|blocker| blocker.total_ns).sum();
         assert_eq!(both.time(State::Blocked), all, "{}", brief(&both.model));
-        // In the system call it is blocked, about to run again, or running.
+        // In the system call it is blocked, about to run again, or running; on the way there it may sleep for a page.
         let (ready, running) = (both.time(State::Ready), both.time(State::Running));
-        assert!(blocked <= told && told <= blocked + ready + running, "{told}: {}", brief(&both.model));
+        let most = all + ready + running;
+        assert!(blocked <= told && told <= most, "{told}: {}", brief(&both.model));
+        // A timer may be late, and is not early.
         if let Work::Nanosleep { ns } | Work::SleepInHandler { ns } | Work::Futex { ns } = work {
-            near("asked for", blocked, ns * times)?;
+            assert!(ns * times <= most, "{times} times {ns}: {}", brief(&both.model));
         }
         if both.report.iterations != times || sleeps < times {
             return Err(format!("{sleeps} sleeps, {times} by the loop"));
@@ -189,8 +191,8 @@ fn fsync_is_blocked() {
     try_to(&specs, |both| {
         let (told, _) = both.told("fsync");
         let (blocked, sleeps) = both.blocked_in("fsync");
-        let (ready, running) = (both.time(State::Ready), both.time(State::Running));
-        assert!(blocked <= told && told <= blocked + ready + running, "{told}: {}", brief(&both.model));
+        let most = both.time(State::Blocked) + both.time(State::Ready) + both.time(State::Running);
+        assert!(blocked <= told && told <= most, "{told}: {}", brief(&both.model));
         assert!(sleeps > 0 || blocked == 0, "{}", brief(&both.model));
         Ok(())
     });
@@ -220,17 +222,21 @@ fn waiting_is_what_the_loop_waits() {
             assert!(stats.run_queue_delay.sum() <= ready, "{}", brief(&both.model));
             assert!(stats.wakeup_latency.sum() <= ready + polling, "{}", brief(&both.model));
             assert!(stats.run_queue_delay.sum() <= stats.wakeup_latency.sum(), "{}", brief(&both.model));
-            // Some kernels hide some wakeups.
+            // Some kernels hide some wakeups; and beside the call it may sleep for a page.
             let (seen, sleeps) = (stats.wakeup_latency.count(), both.report.sleeps.unwrap_or(0));
-            assert!(seen <= sleeps && seen + stats.counters.unseen >= sleeps, "{}", brief(&both.model));
+            let outside: u64 = stats.blockers.iter().map(|blocker| blocker.count).sum();
+            let most = seen + stats.counters.unseen + outside;
+            assert!(seen <= sleeps && sleeps <= most, "{sleeps}: {}", brief(&both.model));
             near("the wait", both.time(State::Waiting) + ready + polling, both.report.wait.sum_ns)?;
             // After its last wait call, which ends the loop's own watch, a loop may sleep in `io_destroy`.
             near("the life", stats.elapsed_ns() - both.time(State::Blocked), both.report.wall_ns)?;
             if pattern == Pattern::Expire {
                 let wait = both.report.wait.count * 5 * MS;
-                near("the timeouts", both.time(State::Waiting), wait)?;
                 let late = both.report.poll_delay.sum_ns;
-                // The loop's clock is read outside the call, the tracer's inside.
+                // A timer may be late, and is not early. The loop's clock is read outside the call, the tracer's inside.
+                let waiting = both.time(State::Waiting);
+                assert!(waiting <= wait + late, "{wait} {late} {}", brief(&both.model));
+                assert!(wait <= waiting + ready + polling, "{wait} {}", brief(&both.model));
                 assert!(stats.poll_delay.sum() <= late, "{late} {}", brief(&both.model));
             }
             Ok(())
@@ -266,8 +272,7 @@ fn threads_without_a_turn_are_parked() {
         let utilisation = 1.0 - idle as f64 / stats.elapsed_ns() as f64;
         assert!((stats.utilisation() - utilisation).abs() < 1e-9, "{}", brief(&both.model));
         // A loop duration is without them.
-        let slices = stats.loop_duration.sum() + parked + both.report.wait.sum_ns;
-        assert!(slices <= both.report.wall_ns + 2 * MS, "{}", brief(&both.model));
+        assert!(stats.loop_duration.sum() + idle <= stats.elapsed_ns(), "{}", brief(&both.model));
         // Who gets all turns at once, which is the scheduler's choice, hardly parks.
         let before_it_was_known: u64 = stats.blockers.iter().map(|blocker| blocker.count).sum();
         if blocked * 10 <= parked || before_it_was_known <= 5 {
