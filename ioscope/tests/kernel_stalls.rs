@@ -388,6 +388,8 @@ fn throttled_time_is_the_kernels() {
 /// What is short is no stall, whatever it is.
 #[test]
 fn healthy_twins_raise_nothing() {
+    // Longer by their own clock, they may be a stall by ioscope's, which is read inside the wait calls.
+    const HARDLY: u64 = 90 * MS;
     let _alone = alone();
     if !can_trace("healthy_twins_raise_nothing") {
         return;
@@ -400,12 +402,21 @@ fn healthy_twins_raise_nothing() {
         Work::PageFault { ns: 5 * MS },
     ];
     for work in twins {
-        let both = run(undisturbed(1), working(20, &[work]), |_| ());
-        let stalls = &both.traced["stalls"];
-        assert!(both.report.loop_duration.max_ns < 100 * MS, "the machine is too busy: {:?}", both.report);
-        let found = (stalls["count"].as_u64(), stalls["list"].as_array().map(Vec::len));
-        assert_eq!(found, (Some(0), Some(0)), "{work:?}: {stalls:#}");
-        assert!(stalls["ongoing"].is_null());
+        for last in 1..=TRIES {
+            let both = run(undisturbed(1), working(20, &[work]), |_| ());
+            let stalls = &both.traced["stalls"];
+            let number = |of: &str| stalls[of].as_u64().expect("a number");
+            // Of those that a wait call ended. The slice after the last, which ends with its thread, the loop does not time.
+            let (count, stalled) = (number("count"), number("longest_ns"));
+            let longest = both.report.loop_duration.max_ns;
+            assert!(stalls["ongoing"].is_null());
+            assert!(count == 0 || longest >= HARDLY, "{work:?}, {longest} ns: {stalls:#}");
+            assert!(stalled <= longest + longest / 50, "{work:?}, {longest} ns: {stalls:#}");
+            if stalls["list"].as_array().is_some_and(Vec::is_empty) && longest < HARDLY {
+                break;
+            }
+            assert!(last < TRIES, "the machine is too busy: {:?}\n{stalls:#}", both.report);
+        }
     }
 }
 
