@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 use support::ioscope::{
-    IOSCOPE, Tracing, Worker, can_trace, documents, expiring, output, run, say, text, wait,
+    IOSCOPE, Tracing, Worker, can_trace, copy_to, documents, expiring, output, run, say, text, wait,
+    wait_for_sleeps,
 };
 
 /// Runs what is refused, and checks the exit code and the one line that says why.
@@ -112,7 +113,7 @@ fn processes_are_named_by_number_and_by_name() {
     // By the process's name, which a thread's is not.
     let directory = tempfile::tempdir().expect("it can be made");
     let renamed = directory.path().join("cli-by-name");
-    std::fs::copy(IOSCOPE, &renamed).expect("it can be copied");
+    copy_to(&renamed);
     let named = Worker::start_with(&spec, |command| {
         let arguments: Vec<OsString> = command.get_args().map(Into::into).collect();
         *command = Command::new(&renamed);
@@ -218,7 +219,7 @@ fn a_run_ends_with_its_target_and_tells_what_was_seen() {
         let mut command = Command::new(IOSCOPE);
         command.args([verb, "--json", "--pid", &worker.pid().to_string()]);
         let tracing = Tracing::start(command);
-        std::thread::sleep(Duration::from_millis(100));
+        wait_for_sleeps(worker.pid(), "cli-ends", 20);
         worker.end();
         let (code, documents) = tracing.end();
         assert_eq!(code, Some(0));
@@ -350,8 +351,12 @@ fn a_32_bit_program_is_refused_by_name() {
 
     let directory = tempfile::tempdir().expect("it can be made");
     let path = directory.path().join("old-server");
-    std::fs::write(&path, thirty_two_bit_program()).expect("it can be written");
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
+    // Copied by another process, for the reason that `copy_to` tells.
+    let written = directory.path().join("written");
+    std::fs::write(&written, thirty_two_bit_program()).expect("it can be written");
+    std::fs::set_permissions(&written, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let copied = Command::new("cp").arg("-p").arg(&written).arg(&path).status().expect("cp is there");
+    assert!(copied.success(), "{copied}");
     let mut child = match Command::new(&path).spawn() {
         Ok(child) => child,
         Err(error) => {

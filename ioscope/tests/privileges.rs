@@ -6,12 +6,12 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use caps::Capability;
 use rustix::fs::XattrFlags;
 use support::ioscope::{
-    IOSCOPE, Tracing, Worker, as_nobody, can_trace, documents, expiring, output, say, status_of, text,
+    IOSCOPE, Tracing, Worker, as_nobody, can_trace, copy_to, documents, expiring, output, say, status_of,
+    text, wait_for_sleeps,
 };
 use support::kernel;
 
@@ -39,7 +39,7 @@ impl Installed {
         let directory = tempfile::tempdir().expect("it can be made");
         fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).expect("it is ours");
         let installed = Self { directory };
-        fs::copy(IOSCOPE, installed.path()).expect("it can be copied");
+        copy_to(&installed.path());
         fs::set_permissions(installed.path(), Permissions::from_mode(0o755)).expect("it is ours");
         if !capabilities.is_empty() {
             set_capabilities(&installed.path(), capabilities);
@@ -114,7 +114,7 @@ fn a_user_with_the_capabilities_traces_anothers_process() {
         let mut command = installed.as_nobody();
         command.args(["stat", "--json", "--pid", &worker.pid().to_string()]);
         let tracing = Tracing::start(command);
-        std::thread::sleep(Duration::from_millis(300));
+        wait_for_sleeps(worker.pid(), "privileges", 30);
         let process = Path::new("/proc").join(tracing.child.id().to_string());
         for set in ["CapEff", "CapPrm"] {
             assert_eq!(status_of(&process, set), hexadecimal(kept), "{set} of {given:?}");

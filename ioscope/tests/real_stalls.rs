@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use support::again::up_to_three_times;
 use support::ioscope::{IOSCOPE, Tracing, can_trace, documents, output, say};
 
 /// Whether a program is installed.
@@ -58,11 +59,12 @@ fn frames(stall: &Value) -> String {
 
 /// Tried again where a busy machine may have spoilt it.
 fn try_to(program: &[&str], wrong: impl Fn(&[Value]) -> Option<String>) {
-    for last in 1..=3 {
+    up_to_three_times(|| {
         let stalls = stalls_of(program);
-        let Some(wrong) = wrong(&stalls) else { return };
-        assert!(last < 3, "{wrong}: {stalls:#?}");
-    }
+        if let Some(wrong) = wrong(&stalls) {
+            panic!("{wrong}: {stalls:#?}");
+        }
+    });
 }
 
 /// The example that this crate brings along.
@@ -80,9 +82,11 @@ fn an_idle_tokio_does_not_stall_and_a_blocked_one_does() {
     }
     let program = tokio_blocking();
     for flavour in ["current", "multi"] {
-        // What a busy machine does to it is no stall of its own.
-        let idle = stalls_of(&[&program, flavour, "idle"]);
-        assert!(idle.iter().all(|stall| stall["cause"]["name"] == "preempted"), "{flavour}: {idle:#?}");
+        up_to_three_times(|| {
+            // What a busy machine does to it is no stall of its own.
+            let idle = stalls_of(&[&program, flavour, "idle"]);
+            assert!(idle.iter().all(|stall| stall["cause"]["name"] == "preempted"), "{flavour}: {idle:#?}");
+        });
         try_to(&[&program, flavour, "block"], |stalls| {
             let slept =
                 |stall: &&Value| stall["cause"]["syscall"] == "clock_nanosleep" && share(stall) >= 0.9;
@@ -109,7 +113,7 @@ fn debug_sleep_in_redis_is_a_sleep() {
         "exec redis-server --port 0 --unixsocket {} --save '' --enable-debug-command yes > /dev/null",
         socket.display()
     );
-    for last in 1..=3 {
+    up_to_three_times(|| {
         let client_socket = socket.clone();
         let client = std::thread::spawn(move || {
             let end = Instant::now() + Duration::from_secs(20);
@@ -129,15 +133,12 @@ fn debug_sleep_in_redis_is_a_sleep() {
         });
         let stalls = stalls_of(&["sh", "-c", &server]);
         client.join().expect("the client succeeds");
-        let slept = stalls.iter().find(|stall| {
+        let slept = stalls.iter().any(|stall| {
             stall["cause"]["syscall"].as_str().is_some_and(|name| name.ends_with("nanosleep"))
                 && share(stall) >= 0.9
         });
-        if slept.is_some() {
-            return;
-        }
-        assert!(last < 3, "{stalls:#?}");
-    }
+        assert!(slept, "{stalls:#?}");
+    });
 }
 
 const GO: &str = r#"
@@ -211,20 +212,20 @@ fn an_idle_go_does_not_stall_and_a_goroutine_that_spins_is_named() {
     let its_own = |stalls: &[Value]| -> Vec<Value> {
         stalls.iter().filter(|stall| stall["cause"]["name"] != "preempted").cloned().collect()
     };
-    let idle = its_own(&all_stalls_of(&[program]));
-    assert!(idle.is_empty(), "{idle:#?}");
-    for last in 1..=3 {
+    up_to_three_times(|| {
+        let idle = its_own(&all_stalls_of(&[program]));
+        assert!(idle.is_empty(), "{idle:#?}");
+    });
+    up_to_three_times(|| {
         let stalls = all_stalls_of(&[program, "spin"]);
         // The thread that spins may be told of, and nobody else.
         let asleep: Vec<_> =
             its_own(&stalls).into_iter().filter(|stall| stall["cause"]["name"] == "blocked").collect();
         assert!(asleep.is_empty(), "{asleep:#?}");
         let longest = stalls.iter().max_by_key(|stall| stall["duration_ns"].as_u64());
-        if longest.is_some_and(|stall| frames(stall).contains("main.spinInGoroutine")) {
-            return;
-        }
-        assert!(last < 3, "{stalls:#?}");
-    }
+        let is_named = longest.is_some_and(|stall| frames(stall).contains("main.spinInGoroutine"));
+        assert!(is_named, "{stalls:#?}");
+    });
 }
 
 /// A redis without a port in a directory of its own, until dropped.
@@ -297,7 +298,7 @@ fn keys_in_a_full_redis_is_named() {
     }
     let redis = Redis::start();
     redis.ask(&format!("DEBUG POPULATE {KEYS}"), "+OK\r\n");
-    for last in 1..=3 {
+    up_to_three_times(|| {
         // None of them matches, so that nothing but the search takes time.
         let traced = redis.traced(&[], || redis.ask("KEYS nothing-is-called-so", "*0\r\n"));
         assert_eq!(traced["runtime"], "redis", "{traced:#}");
@@ -313,11 +314,11 @@ fn keys_in_a_full_redis_is_named() {
             let frames = stack["frames"].as_array().cloned().unwrap_or_default();
             frames.iter().any(|frame| frame["name"].as_str().is_some_and(|name| name.contains("keysCommand")))
         });
-        if computing >= 150e6 && named && own >= 0.9 {
-            return;
-        }
-        assert!(last < 3, "{computing} ns computing, {own} of its own, named: {named}: {traced:#}");
-    }
+        assert!(
+            computing >= 150e6 && named && own >= 0.9,
+            "{computing} ns computing, {own} of its own, named: {named}: {traced:#}"
+        );
+    });
 }
 
 /// What the slow log of redis takes for slow: no threshold was asked for.
@@ -329,23 +330,25 @@ fn redis_is_judged_by_its_own_number() {
     }
     let redis = Redis::start();
     redis.ask("PING", "+PONG\r\n");
-    let sleep = || {
-        // The runtime is known with the first batch.
-        std::thread::sleep(Duration::from_millis(600));
-        redis.ask("DEBUG SLEEP 0.03", "+OK\r\n");
-    };
-    let traced = redis.traced(&[], sleep);
-    assert_eq!(traced["stalls"]["threshold_ns"], 10_000_000, "{traced:#}");
-    let slept = |stall: &Value| {
-        stall["cause"]["syscall"].as_str().is_some_and(|name| name.ends_with("nanosleep"))
-            && (30_000_000..60_000_000).contains(&stall["duration_ns"].as_u64().expect("a number"))
-    };
-    let list = stalls_in(&traced);
-    assert_eq!(list.iter().filter(|stall| slept(stall)).count(), 1, "{traced:#}");
-    // Who says so has it otherwise.
-    let traced = redis.traced(&["--stall-threshold", "1s"], sleep);
-    assert_eq!(traced["stalls"]["threshold_ns"], 1_000_000_000, "{traced:#}");
-    assert_eq!(traced["stalls"]["count"], 0, "{traced:#}");
+    up_to_three_times(|| {
+        let sleep = || {
+            // The runtime is known with the first batch.
+            std::thread::sleep(Duration::from_millis(600));
+            redis.ask("DEBUG SLEEP 0.03", "+OK\r\n");
+        };
+        let traced = redis.traced(&[], sleep);
+        assert_eq!(traced["stalls"]["threshold_ns"], 10_000_000, "{traced:#}");
+        let slept = |stall: &Value| {
+            stall["cause"]["syscall"].as_str().is_some_and(|name| name.ends_with("nanosleep"))
+                && (30_000_000..60_000_000).contains(&stall["duration_ns"].as_u64().expect("a number"))
+        };
+        let list = stalls_in(&traced);
+        assert_eq!(list.iter().filter(|stall| slept(stall)).count(), 1, "{traced:#}");
+        // Who says so has it otherwise.
+        let traced = redis.traced(&["--stall-threshold", "1s"], sleep);
+        assert_eq!(traced["stalls"]["threshold_ns"], 1_000_000_000, "{traced:#}");
+        assert_eq!(traced["stalls"]["count"], 0, "{traced:#}");
+    });
 }
 
 const ASYNCIO: &str = "

@@ -76,9 +76,10 @@ impl Drop for Worker {
     }
 }
 
-/// ioscope on the worker, with its first screen there.
+/// ioscope on the worker, with both of its loops there. One that sleeps in its handler is one from its next wait on.
 fn watch(worker: &Worker) -> Terminal {
     let mut terminal = Terminal::run(80, 24, &[IOSCOPE, "--pid", &worker.pid()]);
+    terminal.wait_for("2 loops");
     terminal.wait_for("healthy");
     terminal
 }
@@ -178,6 +179,8 @@ fn a_session_with_keys_and_sizes_leaves_the_terminal_as_it_was() {
 
     terminal.type_in(" ");
     terminal.wait_for("PAUSED");
+    // The rest of that frame.
+    terminal.watch_for(std::time::Duration::from_millis(300));
     let paused = terminal.text();
     terminal.watch_for(std::time::Duration::from_millis(700));
     assert_eq!(terminal.text(), paused, "it stands still");

@@ -198,6 +198,13 @@ impl Drop for Worker {
     }
 }
 
+/// Copies the command. Another process does that: one that is forked from this process meanwhile would have the copy open
+/// for writing, too, and until then it could not be executed.
+pub(crate) fn copy_to(path: &Path) {
+    let status = Command::new("cp").arg(IOSCOPE).arg(path).status().expect("cp is there");
+    assert!(status.success(), "{status}");
+}
+
 /// Has a command run as the user that owns nothing.
 pub(crate) fn as_nobody(command: &mut Command) -> &mut Command {
     const NOBODY: u32 = 65_534;
@@ -207,6 +214,28 @@ pub(crate) fn as_nobody(command: &mut Command) -> &mut Command {
 /// The value of a line of `/proc/PID/status`.
 pub(crate) fn status_of(process: &Path, field: &str) -> String {
     let status = std::fs::read_to_string(process.join("status")).expect("it is running");
-    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-    line.unwrap_or_else(|| panic!("no {field} in {status}")).trim().to_owned()
+    field_of(&status, field).unwrap_or_else(|| panic!("no {field} in {status}")).to_owned()
+}
+
+fn field_of<'a>(status: &'a str, field: &str) -> Option<&'a str> {
+    status.lines().find_map(|line| Some(line.strip_prefix(field)?.strip_prefix(':')?.trim()))
+}
+
+/// Voluntary context switches of a process's threads called so: the kernel's count of their sleeps.
+pub(crate) fn sleeps_of(pid: u32, comm: &str) -> u64 {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it is running");
+    let statuses = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("status")).ok());
+    statuses
+        .filter(|status| field_of(status, "Name").is_some_and(|name| name.starts_with(comm)))
+        .filter_map(|status| field_of(&status, "voluntary_ctxt_switches")?.parse::<u64>().ok())
+        .sum()
+}
+
+/// Waits until the threads called so have slept so often from now on.
+pub(crate) fn wait_for_sleeps(pid: u32, comm: &str, count: u64) {
+    let (first, end) = (sleeps_of(pid, comm), Instant::now() + PATIENCE);
+    while sleeps_of(pid, comm) < first + count {
+        assert!(Instant::now() < end, "{comm} does not sleep");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

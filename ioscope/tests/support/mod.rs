@@ -3,8 +3,10 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod again;
 pub(crate) mod cgroups;
 pub(crate) mod expect;
+pub(crate) mod findings;
 pub(crate) mod helper;
 pub(crate) mod ioscope;
 pub(crate) mod kernel;

@@ -75,9 +75,12 @@ impl Program {
             _ => &mut command,
         };
         let server = Server::start(command, readiness, port, directory);
-        if self == Self::NginxWorkers {
+        match self {
             // It listens before it has them.
-            server.wait_for_children(NGINX_WORKERS);
+            Self::NginxWorkers => server.wait_for_children(NGINX_WORKERS),
+            // A thread names itself when it first runs.
+            Self::TokioMultiThread => server.wait_for_thread("tokio-rt-"),
+            _ => {}
         }
         Ok(server)
     }

@@ -1,9 +1,11 @@
 //! A server program, running: started, waited for, and killed at the latest when it is dropped.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -67,6 +69,20 @@ impl Server {
         }
     }
 
+    /// Waits until one of its threads is called so.
+    pub(crate) fn wait_for_thread(&self, prefix: &str) {
+        let end = Instant::now() + PATIENCE;
+        let is_there = || {
+            let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).into_iter().flatten().flatten();
+            let mut names = tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
+            names.any(|name| name.starts_with(prefix))
+        };
+        while !is_there() {
+            assert!(Instant::now() < end, "no thread {prefix}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Waits for it to exit of its own accord.
     pub(crate) fn wait(mut self) -> ExitStatus {
         let end = Instant::now() + PATIENCE;
@@ -111,8 +127,14 @@ impl Drop for Server {
     }
 }
 
-/// A port that is free now.
+/// A port that is free now, and that no other test of this process is given.
 pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("there is a free port");
-    listener.local_addr().expect("it is bound").port()
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("there is a free port");
+        let port = listener.local_addr().expect("it is bound").port();
+        if GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(port) {
+            return port;
+        }
+    }
 }

@@ -15,13 +15,14 @@ use crate::workspace::{cargo, root, which};
 /// What the unit tests are called.
 const UNIT: &str = "unit";
 
+/// Why findings are not tested in a guest.
+const MODEL: &str = "the model that they come from is the same on every kernel, and what it is fed with is tested by the others";
+
 /// Test programs that are not run in a guest, and why.
 const LEFT_OUT: &[(&str, &str)] = &[
     ("demo_worker", "it holds the built-in loops against strace, and no probe takes part"),
-    (
-        "findings",
-        "the model that they come from is the same on every kernel, and what it is fed with is tested by the others",
-    ),
+    ("findings", MODEL),
+    ("findings_of_delays", MODEL),
     ("findings_healthy", "the programs that it traces are not in the image"),
     ("healthy_for_long", "it takes ten minutes, and the programs that it traces are not in the image"),
     ("kernel_stalls", "it asks for milliseconds that an emulated machine does not keep to"),
