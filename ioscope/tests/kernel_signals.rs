@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use ioscope::demo::{Pattern, Spec};
-use ioscope::model::{LoopId, LoopModel};
+use ioscope::model::LoopModel;
 use ioscope_common::{STOPPED, State, WaitCall};
 use rustix::process::Signal;
 
@@ -18,9 +18,9 @@ use support::worker::{Worker, calls};
 const STOPS: u64 = 3;
 const STOPPED_FOR: Duration = Duration::from_millis(200);
 
-/// Takes batches until all of these loops are so; a moment after that.
-fn once(tracer: &mut Tracer, loops: &[LoopId], is_so: impl Fn(&LoopModel) -> bool) -> u64 {
-    tracer.take_until(|model| loops.iter().all(|id| model.get(*id).is_some_and(&is_so)));
+/// Takes batches until so many loops are so; a moment after that.
+fn once(tracer: &mut Tracer, loops: usize, is_so: impl Fn(&LoopModel) -> bool) -> u64 {
+    tracer.take_until(|model| model.loops().filter(|model| is_so(model)).count() == loops);
     // A batch's time is from before its copies are made.
     tracer.take();
     tracer.model.now()
@@ -48,22 +48,21 @@ fn a_stop_and_a_continue() {
     let Some(mut tracer) = Tracer::of(&[worker.id()]) else { return };
     worker.say().expect("the worker listens");
     let waits = |model: &LoopModel| model.present.state == State::Waiting;
-    tracer.take_until(|model| model.loops().filter(|model| waits(model)).count() == specs.len());
-    // One that is stopped in its first wait call is not among them meanwhile.
-    let loops: Vec<LoopId> = tracer.model.loops().map(|model| model.id).collect();
+    // Some are stopped in their first wait call, and are loops all the same.
+    let loops = specs.len();
     let is_stopped =
         |model: &LoopModel| model.present.state == State::Blocked && model.present.syscall == Some(STOPPED);
     let (mut least, mut most) = (0, 0);
     for _ in 0..STOPS {
-        let before = once(&mut tracer, &loops, waits);
+        let before = once(&mut tracer, loops, waits);
         worker.signal(Signal::STOP);
         // A thread stops when it gets to it.
-        let stopped = once(&mut tracer, &loops, is_stopped);
+        let stopped = once(&mut tracer, loops, is_stopped);
         std::thread::sleep(STOPPED_FOR);
         tracer.take();
         least += tracer.model.now() - stopped;
         worker.signal(Signal::CONT);
-        most += once(&mut tracer, &loops, |model| !is_stopped(model)) - before;
+        most += once(&mut tracer, loops, |model| !is_stopped(model)) - before;
     }
     let report = worker.report().expect("the worker reports");
     tracer.finish();

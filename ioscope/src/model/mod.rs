@@ -47,7 +47,8 @@ pub struct LoopModel {
 }
 
 impl LoopModel {
-    /// Whether the thread has shown itself to be a loop. One that was only seen to submit to a ring has
+    /// Whether the thread has shown itself to be a loop, by a wait call that it is in, that goes on after a stop, or that has
+    /// returned. One that was only seen to submit to a ring has
     /// not, nor has one whose only wait call was a `poll` that checked in: every Rust program does so when
     /// it starts, on its standard descriptors. A single check-in on an epoll instance is another matter: it
     /// takes events away from those who share it, as Go's monitor thread does.
@@ -56,7 +57,7 @@ impl LoopModel {
         let returns = self.stats.iterations();
         let polls = counters.returns[WaitCall::Poll.index()] + counters.returns[WaitCall::Ppoll.index()];
         let polled_once = returns == 1 && polls == 1 && counters.check_ins == 1;
-        self.raw.in_wait != 0 || (returns > 0 && !polled_once)
+        self.raw.in_wait != 0 || self.raw.restarting != 0 || (returns > 0 && !polled_once)
     }
 
     /// The wait call that it is in, or was in last.
