@@ -47,11 +47,11 @@ pub struct LoopModel {
 }
 
 impl LoopModel {
-    /// Whether the thread has shown itself to be a loop, by a wait call that it is in, that goes on after a stop, or that has
-    /// returned. One that was only seen to submit to a ring has
-    /// not, nor has one whose only wait call was a `poll` that checked in: every Rust program does so when
-    /// it starts, on its standard descriptors. A single check-in on an epoll instance is another matter: it
-    /// takes events away from those who share it, as Go's monitor thread does.
+    /// Whether the thread has shown itself to be a loop, by a wait call that it is in, that goes on after a stop, or
+    /// that has returned. One that was only seen to submit to a ring has not, nor has one whose only wait call was
+    /// a `poll` that checked in: every Rust program does so when it starts, on its standard descriptors. A single
+    /// check-in on an epoll instance is another matter: it takes events away from those who share it, as Go's
+    /// monitor thread does.
     pub fn is_loop(&self) -> bool {
         let counters = &self.stats.counters;
         let returns = self.stats.iterations();

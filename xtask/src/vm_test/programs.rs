@@ -50,7 +50,7 @@ pub(super) fn part(name: &str) -> &'static [&'static str] {
 /// What the tests start by name. One that this machine lacks is missing in the guest, too, and the tests that
 /// need it say so.
 pub(super) const TOOLS: &[&str] =
-    &["sh", "cat", "echo", "grep", "kill", "mount", "setsid", "sleep", "strace", "true", "unshare"];
+    &["sh", "cat", "cp", "echo", "grep", "kill", "mount", "setsid", "sleep", "strace", "true", "unshare"];
 
 /// The programs that cargo has built.
 pub(super) struct Programs {
