@@ -266,16 +266,15 @@ impl LoopRef {
         self.apply(transition, now())
     }
 
-    /// The thread leaves its CPU.
+    /// The thread leaves its CPU. That it had one has been noted.
     #[inline(always)]
     pub(crate) fn switch_out(self, how: Transition, now: u64) {
-        self.note_unseen(|| now);
         self.apply(how, now);
     }
 
     /// Before the thread is moved on: if that it got the CPU was missed, it gets it now.
     #[inline(always)]
-    fn note_unseen(self, now: impl FnOnce() -> u64) {
+    pub(crate) fn note_unseen(self, now: impl FnOnce() -> u64) {
         // SAFETY: the pointer is an array entry's.
         if unsafe { (*self.entry).machine.is_off_cpu() } {
             self.apply(Transition::SwitchInUnseen { wake: self.wake(), shared: self.is_shared() }, now());

@@ -34,6 +34,8 @@ pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     LoopRef::set_running(coming);
     let now = now();
     if let Some(leaving) = leaving {
+        // First of all: what is still to be found out would double the ways through it that the verifier goes.
+        leaving.note_unseen(|| now);
         // A preempted thread is runnable, whatever it was about to become.
         let preempted = ctx.arg::<u64>(0) & 0xff != 0;
         let state = if preempted {
