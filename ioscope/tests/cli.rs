@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use support::ioscope::{
-    IOSCOPE, Tracing, Worker, can_trace, copy_to, documents, expiring, output, run, say, text, wait,
+    IOSCOPE, Tracing, Worker, can_trace, copy_program, documents, expiring, output, run, say, text, wait,
     wait_for_sleeps,
 };
 
@@ -113,7 +113,7 @@ fn processes_are_named_by_number_and_by_name() {
     // By the process's name, which a thread's is not.
     let directory = tempfile::tempdir().expect("it can be made");
     let renamed = directory.path().join("cli-by-name");
-    copy_to(&renamed);
+    copy_program(Path::new(IOSCOPE), &renamed);
     let named = Worker::start_with(&spec, |command| {
         let arguments: Vec<OsString> = command.get_args().map(Into::into).collect();
         *command = Command::new(&renamed);
@@ -351,12 +351,10 @@ fn a_32_bit_program_is_refused_by_name() {
 
     let directory = tempfile::tempdir().expect("it can be made");
     let path = directory.path().join("old-server");
-    // Copied by another process, for the reason that `copy_to` tells.
     let written = directory.path().join("written");
     std::fs::write(&written, thirty_two_bit_program()).expect("it can be written");
     std::fs::set_permissions(&written, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
-    let copied = Command::new("cp").arg("-p").arg(&written).arg(&path).status().expect("cp is there");
-    assert!(copied.success(), "{copied}");
+    copy_program(&written, &path);
     let mut child = match Command::new(&path).spawn() {
         Ok(child) => child,
         Err(error) => {

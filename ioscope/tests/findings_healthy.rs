@@ -7,6 +7,7 @@
 
 mod support;
 
+use std::cell::RefCell;
 use std::fs;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use support::again::up_to_three_times;
 use support::ioscope::{IOSCOPE, Tracing, can_trace, say};
 use support::load::{Client, Load};
 use support::programs::{Missing, Program};
@@ -24,9 +26,6 @@ const ROUND: usize = 80;
 const LOAD_LASTS: Duration = Duration::from_secs(2);
 /// More requests than any load has: the programs that exit after so many do not.
 const ENOUGH: usize = 1_000_000_000;
-
-/// So often a program is looked at until nothing is wrong with it.
-const LOOKS: u32 = 3;
 
 /// A machine whose CPUs do other work for so much of their time is busy with that.
 const BUSY_SHARE: f64 = 0.10;
@@ -81,15 +80,12 @@ fn is_healthy(program: Program) {
     let mut client = Client::connect(load, server.port).expect("it accepts");
     // A program that is compiled as it runs has done so.
     client.run_at_once().expect("it answers");
+    let client = RefCell::new(client);
     // A machine that is itself a guest has hiccups that nobody counts: what is the program's own comes again.
-    for left in (0..LOOKS).rev() {
-        let unexplained = what_is_wrong(&name, &server.pids(), &mut client);
-        if unexplained.is_empty() {
-            return;
-        }
-        assert!(left > 0, "{name}: {unexplained:#?}");
-        say(&format!("{name} is looked at once more: {unexplained:?}"));
-    }
+    up_to_three_times(|| {
+        let unexplained = what_is_wrong(&name, &server.pids(), &mut client.borrow_mut());
+        assert!(unexplained.is_empty(), "{name}: {unexplained:#?}");
+    });
 }
 
 /// What ioscope finds wrong with a server under load, unless it is that the machine is busy.

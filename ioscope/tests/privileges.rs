@@ -10,8 +10,8 @@ use std::process::Command;
 use caps::Capability;
 use rustix::fs::XattrFlags;
 use support::ioscope::{
-    IOSCOPE, Tracing, Worker, as_nobody, can_trace, copy_to, documents, expiring, output, say, status_of,
-    text, wait_for_sleeps,
+    IOSCOPE, Tracing, Worker, as_nobody, can_trace, copy_program, documents, expiring, output, say,
+    status_of, text, wait_for_sleeps,
 };
 use support::kernel;
 
@@ -39,7 +39,7 @@ impl Installed {
         let directory = tempfile::tempdir().expect("it can be made");
         fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).expect("it is ours");
         let installed = Self { directory };
-        copy_to(&installed.path());
+        copy_program(Path::new(IOSCOPE), &installed.path());
         fs::set_permissions(installed.path(), Permissions::from_mode(0o755)).expect("it is ours");
         if !capabilities.is_empty() {
             set_capabilities(&installed.path(), capabilities);

@@ -198,10 +198,10 @@ impl Drop for Worker {
     }
 }
 
-/// Copies the command. Another process does that: one that is forked from this process meanwhile would have the copy open
-/// for writing, too, and until then it could not be executed.
-pub(crate) fn copy_to(path: &Path) {
-    let status = Command::new("cp").arg(IOSCOPE).arg(path).status().expect("cp is there");
+/// Copies a program. Another process does that: one that is forked from this process meanwhile would have the copy open
+/// for writing, too, and as long as it has, the copy cannot be executed.
+pub(crate) fn copy_program(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg(from).arg(to).status().expect("cp is there");
     assert!(status.success(), "{status}");
 }
 
